@@ -1,2 +1,52 @@
-//! Chores of the repository (being written).
-fn main() {}
+//! Chores of the repository: `cargo xtask NAME [ARGUMENT...]`.
+//!
+//! Rust and not shell, so that they need nothing installed but the pinned toolchain and have
+//! tests of their own. Each chore is a module with `run`; [`COMMANDS`] lists them.
+
+#![forbid(unsafe_code)]
+
+mod check_deps;
+
+use std::process::ExitCode;
+
+/// A chore.
+struct Command {
+    name: &'static str,
+    about: &'static str,
+    /// Takes the words after the name. `Err` is a failure to do the work, not its verdict.
+    run: fn(&[String]) -> Result<ExitCode, String>,
+}
+
+const COMMANDS: &[Command] = &[Command {
+    name: "check-deps",
+    about: "check imports, unsafe code and lengths against the rules of the house",
+    run: check_deps::run,
+}];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = words.split_first() else {
+        eprint!("{}", usage());
+        return ExitCode::from(2);
+    };
+    if matches!(name.as_str(), "help" | "-h" | "--help") {
+        print!("{}", usage());
+        return ExitCode::SUCCESS;
+    }
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        eprint!("xtask: unknown command '{name}'\n{}", usage());
+        return ExitCode::from(2);
+    };
+    (command.run)(rest).unwrap_or_else(|why| {
+        eprintln!("xtask {name}: {why}");
+        ExitCode::from(2)
+    })
+}
+
+fn usage() -> String {
+    let mut text = String::from("usage: cargo xtask COMMAND [ARGUMENT...]\n\n");
+    for command in COMMANDS {
+        text.push_str(&format!("  {:<12} {}\n", command.name, command.about));
+    }
+    text
+}
