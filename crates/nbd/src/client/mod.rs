@@ -1,0 +1,16 @@
+//! The client's side: haggling of options, then requests out and replies in.
+//!
+//! A driver feeds what it receives to [`Handshake::input`] and sends what the machine writes, until
+//! [`Event::Connected`]. From there [`encode_request`] makes the headers of requests, and
+//! [`Replies`] tells where in the incoming stream which data lies. A hostile server can end the
+//! connection, nothing more: everything it says is checked against what was asked.
+
+mod handshake;
+mod replies;
+mod request;
+
+pub use handshake::{
+    BlockSizeInfo, ClientOptions, Connected, Event, Failure, Goal, Handshake, Tls,
+};
+pub use replies::{Descriptors, Pending, Replies, Reply};
+pub use request::{Request, encode_request, encode_status_request};
