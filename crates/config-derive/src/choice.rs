@@ -4,7 +4,8 @@ use crate::attr::{self, kebab};
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::ext::IdentExt;
-use syn::{Data, DeriveInput, Error, Fields, LitStr, Result};
+use syn::punctuated::Punctuated;
+use syn::{Data, DeriveInput, Error, Fields, LitStr, Path, Result, Token, Variant};
 
 /// The code of the implementations.
 pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
@@ -19,32 +20,11 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
             ));
         }
     };
-    let (mut entries, mut infos, mut arms) = (Vec::new(), Vec::new(), Vec::new());
-    let mut names: Vec<String> = Vec::new();
-    for variant in variants {
-        if !matches!(variant.fields, Fields::Unit) {
-            return Err(Error::new_spanned(variant, "a choice has no fields"));
-        }
-        let attrs = attr::read(&variant.attrs, &["name", "alias"])?;
-        let (ident, aliases, doc) = (&variant.ident, &attrs.aliases, &attrs.doc);
-        let name = attrs.name.as_ref().map(LitStr::value);
-        let name = name.unwrap_or_else(|| kebab(&ident.unraw().to_string()));
-        for text in std::iter::once(name.clone()).chain(aliases.iter().map(LitStr::value)) {
-            let plain = text.replace('_', "-");
-            if names.contains(&plain) {
-                return Err(Error::new_spanned(
-                    ident,
-                    format!("the name '{text}' is taken"),
-                ));
-            }
-            names.push(plain);
-        }
-        let info =
-            quote!(#library::ChoiceInfo { name: #name, aliases: &[#(#aliases),*], doc: #doc });
-        entries.push(quote!((#info, Self::#ident)));
-        infos.push(info);
-        arms.push(quote!(Self::#ident => #name));
-    }
+    let Texts {
+        entries,
+        infos,
+        arms,
+    } = texts(variants, &library)?;
     let ident = &input.ident;
     let type_name = attrs.type_name.as_ref().map_or_else(
         || kebab(&ident.unraw().to_string()).to_uppercase(),
@@ -78,6 +58,47 @@ pub fn expand(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+/// The code for the variants: each in three forms.
+#[derive(Default)]
+struct Texts {
+    /// `(info, Self::Variant)`.
+    entries: Vec<TokenStream>,
+    /// `ChoiceInfo { .. }`.
+    infos: Vec<TokenStream>,
+    /// `Self::Variant => "name"`.
+    arms: Vec<TokenStream>,
+}
+
+fn texts(variants: &Punctuated<Variant, Token![,]>, library: &Path) -> Result<Texts> {
+    let mut texts = Texts::default();
+    let mut names: Vec<String> = Vec::new();
+    for variant in variants {
+        if !matches!(variant.fields, Fields::Unit) {
+            return Err(Error::new_spanned(variant, "a choice has no fields"));
+        }
+        let attrs = attr::read(&variant.attrs, &["name", "alias"])?;
+        let (ident, aliases, doc) = (&variant.ident, &attrs.aliases, &attrs.doc);
+        let name = attrs.name.as_ref().map(LitStr::value);
+        let name = name.unwrap_or_else(|| kebab(&ident.unraw().to_string()));
+        for text in std::iter::once(name.clone()).chain(aliases.iter().map(LitStr::value)) {
+            let plain = text.replace('_', "-");
+            if names.contains(&plain) {
+                return Err(Error::new_spanned(
+                    ident,
+                    format!("the name '{text}' is taken"),
+                ));
+            }
+            names.push(plain);
+        }
+        let info =
+            quote!(#library::ChoiceInfo { name: #name, aliases: &[#(#aliases),*], doc: #doc });
+        texts.entries.push(quote!((#info, Self::#ident)));
+        texts.infos.push(info);
+        texts.arms.push(quote!(Self::#ident => #name));
+    }
+    Ok(texts)
 }
 
 #[cfg(test)]
