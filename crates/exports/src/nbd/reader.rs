@@ -1,0 +1,279 @@
+//! Requests in: bulk receive, parse, check, submit.
+//!
+//! One receive takes as many requests as the socket holds. The buffer grows while it is filled to
+//! the brim and shrinks when it is not, so an idle connection holds a small one. A write's payload
+//! goes down from where it was received; only a payload that was cut in two by the end of the
+//! buffer is put together elsewhere, and the missing part is received right into its place.
+
+use std::{future::Future, pin::pin, rc::Rc, task::Poll};
+
+use block::{Counters as Copies, Data, Flags, Iov, Op, RecvBuf};
+use nbd::{
+    proto,
+    server::transmission::{Command, ContextSet, RequestHeader, check, parse_request, parse_status_payload},
+};
+
+use super::{
+    connection::Connection,
+    reply::Answer,
+    server::{Ask, Counters},
+    session::SMALL_BUFFER,
+};
+
+/// Receive buffer of a busy connection, in bytes.
+const LARGE_BUFFER: usize = 256 << 10;
+
+/// Room that is worth a receive, in bytes; with less the buffer is replaced.
+const LEAST_ROOM: usize = 2 << 10;
+
+/// The client is gone, or broke the rules: nothing it sent can be trusted.
+struct Lost;
+
+/// Reads requests until the client leaves, breaks the rules, or we are asked to stop.
+pub(super) async fn run(conn: &Rc<Connection>, buf: RecvBuf) {
+    let mut reader = Reader { conn, buf, large_payloads: false, full: 0 };
+    if reader.run().await.is_err() {
+        conn.break_off();
+    }
+}
+
+struct Reader<'a> {
+    conn: &'a Rc<Connection>,
+    buf: RecvBuf,
+    /// The last write did not fit the buffer: large ones are received in their own memory, so a
+    /// large buffer would only add a copy.
+    large_payloads: bool,
+    /// Receives in a row that filled the buffer, or (negative) left most of it empty.
+    full: i32,
+}
+
+impl Reader<'_> {
+    async fn run(&mut self) -> Result<(), Lost> {
+        let extended = self.conn.mode().is_extended();
+        loop {
+            loop {
+                let parsed = parse_request(self.buf.data(), extended);
+                let Some((header, len)) = parsed.map_err(|v| self.violation(&v))? else { break };
+                if self.conn.asked() != Ask::Nothing {
+                    return Ok(());
+                }
+                self.buf.consume(len);
+                if self.one(&header).await? {
+                    return Ok(());
+                }
+            }
+            self.make_room();
+            match self.receive().await {
+                None => return Ok(()),
+                Some(0) => return Err(Lost),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Serves one request. Returns true if it was the client's goodbye.
+    async fn one(&mut self, header: &RequestHeader) -> Result<bool, Lost> {
+        let command = match check(header, &self.conn.served.get()) {
+            Ok(command) => command,
+            Err(refusal) => {
+                self.skip(refusal.payload).await?;
+                let bytes = self.charge(0).await;
+                Answer::new(header, bytes).refuse(self.conn, refusal.error, refusal.text);
+                return Ok(false);
+            }
+        };
+        let (op, offset, len, flags) = match command {
+            Command::Disconnect => return Ok(true),
+            Command::Read { offset, length, .. } => {
+                (Op::Read, offset, u64::from(length), Flags::NONE)
+            }
+            Command::Write { offset, length, fua } => {
+                return self.write(header, offset, length, fua).await.map(|()| false);
+            }
+            Command::Flush => (Op::Flush, 0, 0, Flags::NONE),
+            Command::Trim { offset, length, fua } => (Op::Discard, offset, length, fua_flag(fua)),
+            Command::Cache { offset, length } => (Op::Cache, offset, length, Flags::NONE),
+            Command::WriteZeroes { offset, length, fua, no_hole, fast } => {
+                let no_hole = if no_hole { Flags::NO_HOLE } else { Flags::NONE };
+                let fast = if fast { Flags::FAST_ZERO } else { Flags::NONE };
+                (Op::WriteZeroes, offset, length, fua_flag(fua) | no_hole | fast)
+            }
+            Command::BlockStatus { offset, length, req_one } => {
+                let all = ContextSet::all(self.conn.contexts.len());
+                self.status(header, offset, length, req_one, all).await;
+                return Ok(false);
+            }
+            Command::BlockStatusPayload { offset, payload, req_one } => {
+                return self.status_payload(header, offset, payload, req_one).await.map(|()| false);
+            }
+        };
+        let bytes = self.charge(if op == Op::Read { len } else { 0 }).await;
+        let data = if op == Op::Read { Data::Wanted } else { Data::None };
+        self.submit(Answer::new(header, bytes), (op, offset, len), flags, data);
+        Ok(false)
+    }
+
+    #[inline]
+    fn submit(&self, answer: Answer, (op, offset, len): (Op, u64, u64), flags: Flags, data: Data) {
+        let mut req = self.conn.reactor.request(op, offset, len);
+        req.set_flags(flags);
+        *req.data_mut() = data;
+        let conn = self.conn.clone();
+        req.on_complete(move |done| answer.complete(&conn, done));
+        self.conn.queue.submit(req);
+    }
+
+    async fn write(
+        &mut self,
+        header: &RequestHeader,
+        offset: u64,
+        length: u32,
+        fua: bool,
+    ) -> Result<(), Lost> {
+        let bytes = self.charge(u64::from(length)).await;
+        let data = self.payload(length as usize).await?;
+        let answer = Answer::new(header, bytes);
+        let range = (Op::Write, offset, u64::from(length));
+        self.submit(answer, range, fua_flag(fua), data.into());
+        Ok(())
+    }
+
+    async fn status(
+        &mut self,
+        header: &RequestHeader,
+        offset: u64,
+        length: u64,
+        req_one: bool,
+        contexts: ContextSet,
+    ) {
+        let bytes = self.charge(0).await;
+        let answer = Answer::new(header, bytes).for_contexts(contexts, length);
+        let flags = if req_one { Flags::REQ_ONE } else { Flags::NONE };
+        self.submit(answer, (Op::Extents, offset, length), flags, Data::None);
+    }
+
+    async fn status_payload(
+        &mut self,
+        header: &RequestHeader,
+        offset: u64,
+        payload: u32,
+        req_one: bool,
+    ) -> Result<(), Lost> {
+        let payload = self.payload(payload as usize).await?.to_vec();
+        let (served, contexts) = (self.conn.served.get(), &self.conn.contexts);
+        match parse_status_payload(&payload, offset, &served, contexts) {
+            Ok((length, set)) => self.status(header, offset, length, req_one, set).await,
+            Err(refusal) => {
+                let bytes = self.charge(0).await;
+                Answer::new(header, bytes).refuse(self.conn, refusal.error, refusal.text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes credits for a request with so many bytes of data, waiting for them if need be.
+    #[inline]
+    async fn charge(&self, bytes: u64) -> u64 {
+        if !self.conn.has_credit(bytes) {
+            self.conn.credit(bytes).await;
+        }
+        self.conn.take_credit(bytes);
+        bytes
+    }
+
+    /// The payload of the request just parsed.
+    #[inline]
+    async fn payload(&mut self, len: usize) -> Result<Iov, Lost> {
+        if self.buf.data().len() >= len {
+            self.large_payloads = false;
+            return Ok(self.buf.take(len).into());
+        }
+        self.large_payloads = len > SMALL_BUFFER;
+        let iov = Iov::of_chunk(self.conn.reactor.chunk(len), len);
+        let here = self.buf.data();
+        let have = here.len();
+        iov.write(0, here);
+        Copies::add(&self.conn.reactor.counters().bytes_copied, have as u64);
+        self.buf.consume(have);
+        let (iov, received) = self.conn.stream.recv_exact(iov, have).await;
+        received.map(|()| iov).map_err(|_| Lost)
+    }
+
+    /// Reads and drops the payload of a request that is refused.
+    async fn skip(&mut self, len: u64) -> Result<(), Lost> {
+        let mut left = len;
+        loop {
+            let here = left.min(self.buf.data().len() as u64);
+            self.buf.consume(here as usize);
+            left -= here;
+            if left == 0 {
+                return Ok(());
+            }
+            self.make_room();
+            if self.receive().await.is_none_or(|n| n == 0) {
+                return Err(Lost);
+            }
+        }
+    }
+
+    /// Makes the buffer ready for the next receive: rewound, or replaced by one of the right size.
+    fn make_room(&mut self) {
+        let capacity = self.buf.capacity();
+        let wanted = match self.full {
+            _ if self.large_payloads => SMALL_BUFFER,
+            2.. => (capacity * 4).min(LARGE_BUFFER),
+            ..=-16 => (capacity / 4).max(SMALL_BUFFER),
+            _ => capacity,
+        };
+        let rewound = self.buf.rewind();
+        if wanted != capacity || (!rewound && self.buf.room() < LEAST_ROOM) {
+            let left = self.buf.data().len();
+            let copied = self.buf.move_to(self.conn.reactor.chunk(wanted.max(left + LEAST_ROOM)));
+            Copies::add(&self.conn.reactor.counters().bytes_copied, copied as u64);
+            self.full = 0;
+        }
+    }
+
+    /// Receives behind what is there. `None` when we are asked to stop.
+    async fn receive(&mut self) -> Option<usize> {
+        let conn = self.conn;
+        let small = RecvBuf::new(conn.reactor.chunk(0));
+        let buf = std::mem::replace(&mut self.buf, small);
+        let room = buf.room();
+        let received = {
+            let mut receiving = pin!(conn.stream.recv(buf));
+            std::future::poll_fn(|cx| {
+                if conn.asked() != Ask::Nothing {
+                    return Poll::Ready(None);
+                }
+                receiving.as_mut().poll(cx).map(Some)
+            })
+            .await
+        };
+        let (buf, received) = received?;
+        self.buf = buf;
+        let n = received.unwrap_or(0);
+        self.full = match self.full {
+            full if n == room => full.max(0) + 1,
+            full if n < room / 8 => full.min(0).saturating_sub(1),
+            _ => 0,
+        };
+        Some(n)
+    }
+
+    #[cold]
+    fn violation(&self, violation: &nbd::Violation) -> Lost {
+        Counters::add(&self.conn.counters().violations);
+        tracing::debug!("{}: {violation}", self.conn.stream.peer());
+        Lost
+    }
+}
+
+const fn fua_flag(fua: bool) -> Flags {
+    if fua { Flags::FUA } else { Flags::NONE }
+}
+
+/// The read commands' flag, for [`Answer`].
+pub(super) const fn dont_fragment(header: &RequestHeader) -> bool {
+    header.flags & proto::CMD_FLAG_DF != 0
+}
