@@ -1,0 +1,25 @@
+//! From words to a running graph of sources and filters.
+//!
+//! [`Registry`] knows all kinds of nodes. [`Registry::resolve`] sorts the words of a command line
+//! into a [`GraphSpec`]; [`Registry::build`] makes the nodes. Both only parse: files, sockets and
+//! threads come with [`block::Source::ready`] and `start`, so that a process can fork and drop
+//! privileges in between.
+//!
+//! The graph adds to every node what no node should have to do itself: its name on errors, and a
+//! [`block::Gate`] where its thread model asks for one.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod build;
+mod node;
+mod registry;
+mod spec;
+#[cfg(test)]
+mod testing;
+
+pub use build::Built;
+pub use registry::{
+    Entry, FilterEntry, MakeFilter, MakeSource, Registry, SourceEntry, nearest, unknown,
+};
+pub use spec::{GraphSpec, NodeSpec, config_error};
