@@ -1,0 +1,5 @@
+//! The event loops of blkit.
+
+mod executor;
+pub mod process;
+mod timer;
