@@ -11,6 +11,7 @@ use crate::{
     host::Host,
     limits::Limits,
     queue::Queue,
+    range_lock::RangeLock,
     reactor::{Local, Reactor},
 };
 
@@ -80,6 +81,13 @@ pub trait Device: Send + Sync + 'static {
     fn subscribe(&self, reactor: &Reactor, f: Box<dyn Fn(Event)>) -> Subscription {
         let _ = (reactor, f);
         Subscription::none()
+    }
+
+    /// The lock under which [`crate::Normalize`] updates parts of blocks. Devices of one underlying
+    /// object (a file opened for two clients) return the same one: else two of them that change
+    /// different bytes of one block could lose an update. `None`: there is no other such device.
+    fn block_lock(&self) -> Option<RangeLock> {
+        None
     }
 
     /// This reactor's way in. Called on the reactor's thread.

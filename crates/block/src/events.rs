@@ -75,7 +75,10 @@ impl EventHub {
         let address = Arc::as_ptr(&self.0) as usize;
         for subscriber in self.0.lock().iter() {
             let key = (address, subscriber.id);
+            // Holding the hub keeps its address, and so the key, from being used again meanwhile.
+            let hub = self.0.clone();
             subscriber.home.run(move |reactor| {
+                let _hub = hub;
                 let listener = reactor.listeners().borrow().get(&key).cloned();
                 if let Some(f) = listener {
                     f(event);
@@ -97,6 +100,8 @@ impl Drop for Active {
     fn drop(&mut self) {
         self.hub.lock().retain(|s| s.id != self.id);
         let key = (Arc::as_ptr(&self.hub) as usize, self.id);
-        self.reactor.listeners().borrow_mut().remove(&key);
+        // Out of the table first, then dropped: the callback may own other subscriptions.
+        let callback = self.reactor.listeners().borrow_mut().remove(&key);
+        drop(callback);
     }
 }

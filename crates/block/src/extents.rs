@@ -99,7 +99,7 @@ impl ExtentList {
 
     /// How far the run of `base:allocation` reaches, in bytes.
     pub fn covered(&self) -> u64 {
-        self.allocation.iter().map(|e| e.len).sum()
+        reach(&self.allocation)
     }
 
     /// Cuts every run to at most `len` bytes.
@@ -118,17 +118,20 @@ impl ExtentList {
             .for_each(|(_, run)| advance(run, len));
     }
 
-    /// Adds the runs of `other` behind; contexts that only one of them has are dropped.
+    /// How far every run reaches, in bytes: behind that, what follows would be out of place.
+    pub fn covered_by_all(&self) -> u64 {
+        let others = self.others.iter().map(|(_, run)| reach(run));
+        others.fold(self.covered(), u64::min)
+    }
+
+    /// Adds the runs of `other` behind; contexts that only one of them has are dropped. The caller
+    /// sees to it that every run of `self` ends where `other` begins.
     pub fn append(&mut self, other: &ExtentList) {
-        for extent in &other.allocation {
-            push(&mut self.allocation, extent.len, extent.flags);
-        }
+        append(&mut self.allocation, &other.allocation);
         self.others
             .retain(|(name, _)| other.context(name).is_some());
         for (name, run) in &mut self.others {
-            for extent in other.context(name).unwrap_or_default() {
-                push(run, extent.len, extent.flags);
-            }
+            append(run, other.context(name).unwrap_or_default());
         }
     }
 
@@ -144,15 +147,23 @@ fn push(run: &mut Vec<Extent>, len: u64, flags: u64) -> bool {
     if len == 0 {
         return true;
     }
-    if let Some(last) = run.last_mut().filter(|last| last.flags == flags) {
-        last.len = last.len.saturating_add(len);
-        return true;
+    // A full run takes nothing more, not even by merging: what lies between may have been refused.
+    if run.len() >= ExtentList::MAX {
+        return false;
     }
-    let room = run.len() < ExtentList::MAX;
-    if room {
-        run.push(Extent { len, flags });
+    match run.last_mut().filter(|last| last.flags == flags) {
+        Some(last) => last.len = last.len.saturating_add(len),
+        None => run.push(Extent { len, flags }),
     }
-    room
+    true
+}
+
+fn append(run: &mut Vec<Extent>, more: &[Extent]) {
+    more.iter().all(|e| push(run, e.len, e.flags));
+}
+
+fn reach(run: &[Extent]) -> u64 {
+    run.iter().fold(0, |sum, e| sum.saturating_add(e.len))
 }
 
 fn truncate(run: &mut Vec<Extent>, len: u64) {

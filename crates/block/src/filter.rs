@@ -8,12 +8,13 @@ use std::{rc::Rc, sync::Arc};
 
 use crate::{
     device::{Device, Exports, OpenContext, Source, ThreadModel},
-    error::{Errno, Result},
+    error::{Errno, Outcome, Result},
     events::{Event, Subscription},
     limits::Limits,
     normalize::Normalize,
     op::OpSet,
     queue::Queue,
+    range_lock::RangeLock,
     reactor::{Local, Reactor},
     request::Request,
 };
@@ -170,6 +171,10 @@ impl Device for Masked {
         self.device.subscribe(reactor, f)
     }
 
+    fn block_lock(&self) -> Option<RangeLock> {
+        self.device.block_lock()
+    }
+
     fn open_queue(&self, reactor: &Reactor) -> Result<Rc<dyn Queue>> {
         let next = self.device.open_queue(reactor)?;
         Ok(Rc::new(MaskedQueue {
@@ -195,6 +200,52 @@ impl Queue for MaskedQueue {
             self.next.submit(req);
         } else {
             req.fail(Errno::ENOTSUP);
+        }
+    }
+}
+
+/// The device of a *map* filter: `limits` rewrites the limits of `device`, `rewrite` looks at each
+/// request and lets it go on, perhaps changed, or refuses it.
+///
+/// `rewrite` may also watch the completion ([`Request::on_complete`]); whatever needs state of its
+/// reactor takes [`WrapDevice`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use blkit_block::{Device, Errno, Limits, Op, Request, filter::map};
+///
+/// fn write_once(device: Arc<dyn Device>, boundary: u64) -> Arc<dyn Device> {
+///     let refuse = move |req: &mut Request| match req.op().modifies() && req.offset() < boundary {
+///         true => Err(Errno::EPERM.into()),
+///         false => Ok(()),
+///     };
+///     map(device, |_: &mut Limits| {}, refuse)
+/// }
+/// ```
+pub fn map<L, R>(device: Arc<dyn Device>, limits: L, rewrite: R) -> Arc<dyn Device>
+where
+    L: Fn(&mut Limits) + Send + Sync + 'static,
+    R: Fn(&mut Request) -> Outcome + Clone + Send + Sync + 'static,
+{
+    WrapDevice::new(device, limits, move |_, next| {
+        Ok(Rc::new(Mapped {
+            next,
+            rewrite: rewrite.clone(),
+        }))
+    })
+}
+
+struct Mapped<R> {
+    next: Rc<dyn Queue>,
+    rewrite: R,
+}
+
+impl<R: Fn(&mut Request) -> Outcome> Queue for Mapped<R> {
+    #[inline]
+    fn submit(&self, mut req: Request) {
+        match (self.rewrite)(&mut req) {
+            Ok(()) => self.next.submit(req),
+            refused => req.complete(refused),
         }
     }
 }
@@ -253,6 +304,10 @@ where
 
     fn subscribe(&self, reactor: &Reactor, f: Box<dyn Fn(Event)>) -> Subscription {
         self.device.subscribe(reactor, f)
+    }
+
+    fn block_lock(&self) -> Option<RangeLock> {
+        self.device.block_lock()
     }
 
     fn open_queue(&self, reactor: &Reactor) -> Result<Rc<dyn Queue>> {

@@ -42,6 +42,10 @@ impl Device for Gate {
         self.device.subscribe(reactor, f)
     }
 
+    fn block_lock(&self) -> Option<RangeLock> {
+        self.device.block_lock()
+    }
+
     fn open_queue(&self, reactor: &Reactor) -> Result<Rc<dyn Queue>> {
         let next = self.device.open_queue(reactor)?;
         Ok(Rc::new(GateQueue {

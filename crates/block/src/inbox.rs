@@ -61,8 +61,7 @@ impl Inbox {
         // Checked under the lock that `close` takes, so nothing is posted behind it.
         if self.closed.load(Ordering::Relaxed) {
             drop(queue);
-            // What is in the mail may belong to a thread that is gone: it must not be touched.
-            std::mem::forget(mail);
+            refuse(mail);
             return false;
         }
         queue.push_back(mail);
@@ -88,15 +87,28 @@ impl Inbox {
         !queue.is_empty()
     }
 
-    /// The reactor is going: later posts are refused.
+    /// The reactor is going: later posts are refused, and what was not handled is given up.
     pub fn close(&self) {
-        let queue = self.lock();
+        let mut queue = self.lock();
         self.closed.store(true, Ordering::Relaxed);
+        let left = std::mem::take(&mut *queue);
         drop(queue);
+        left.into_iter().for_each(refuse);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Mail>> {
         // Nothing that can panic runs under the lock.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends mail that has no reader any more.
+fn refuse(mail: Mail) {
+    match mail {
+        // The request belongs to a thread that is gone, and was leaked with its pool: it must not
+        // be touched.
+        Mail::Completed(body) => std::mem::forget(body),
+        // A closure may cross threads, so it may end on any; a remote request in it goes home.
+        Mail::Run(f) => drop(f),
     }
 }

@@ -115,6 +115,9 @@ impl Limits {
         if !self.support(Op::Write).is_offered() && !self.support(Op::WriteZeroes).is_offered() {
             self.fua = Support::None;
         }
+        if self.fua == Support::Emulated && !self.support(Op::Flush).is_offered() {
+            self.fua = Support::None;
+        }
         if !self.support(Op::WriteZeroes).is_offered() {
             self.fast_zero = false;
         }
@@ -165,8 +168,21 @@ impl Limits {
             "transfers are whole blocks"
         );
         assert!(
+            self.max_range >= u64::from(self.min_block),
+            "a range holds a block"
+        );
+        assert!(
             self.support(Op::Read).is_offered(),
             "every device can be read"
+        );
+        assert!(
+            self.fua != Support::Emulated || self.support(Op::Flush).is_offered(),
+            "FUA is emulated by a flush"
+        );
+        assert!(
+            self.support(Op::WriteZeroes) != Support::Emulated
+                || self.support(Op::Write).is_offered(),
+            "write zeroes is emulated by writes"
         );
     }
 }

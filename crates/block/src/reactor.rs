@@ -153,7 +153,7 @@ impl Reactor {
         Sleep {
             reactor: self.clone(),
             at: self.now().after(d),
-            armed: false,
+            armed: None,
         }
     }
 
@@ -287,7 +287,8 @@ impl Reactor {
 pub struct Sleep {
     reactor: Reactor,
     at: Tick,
-    armed: bool,
+    /// Who the timer wakes: a sleep may move from one task to another.
+    armed: Option<Waker>,
 }
 
 impl Future for Sleep {
@@ -296,8 +297,8 @@ impl Future for Sleep {
         if self.reactor.now() >= self.at {
             return Poll::Ready(());
         }
-        if !self.armed {
-            self.armed = true;
+        if !self.armed.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            self.armed = Some(cx.waker().clone());
             self.reactor.0.ops.timer(self.at, cx.waker().clone());
         }
         Poll::Pending

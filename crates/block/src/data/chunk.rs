@@ -71,7 +71,8 @@ struct PoolInner {
     free: [RefCell<Vec<Box<Header>>>; CLASSES],
     kept_bytes: Cell<usize>,
     live: Cell<usize>,
-    arena: RefCell<Option<ArenaState>>,
+    /// Every arena ever lent: chunks cut from it may be out, so none is given back early.
+    arenas: RefCell<Vec<ArenaState>>,
 }
 
 struct ArenaState {
@@ -111,9 +112,10 @@ impl ChunkPool {
         Chunk(NonNull::from(Box::leak(header)))
     }
 
-    /// Chunks are cut from `arena` (registered memory) until it is used up, then from the heap.
+    /// Chunks are cut from `arena` (registered memory) until it is used up, then from the heap. An
+    /// arena set before is cut from no more, but kept for the chunks that came from it.
     pub fn set_arena(&self, arena: Box<dyn Arena>) {
-        *self.0.arena.borrow_mut() = Some(ArenaState { arena, used: 0 });
+        self.0.arenas.borrow_mut().push(ArenaState { arena, used: 0 });
     }
 
     /// Chunks that are referenced now; tests assert 0 at the end.
@@ -143,9 +145,9 @@ impl ChunkPool {
     }
 
     fn cut(&self, class: usize, capacity: usize) -> Option<(NonNull<u8>, BufIndex)> {
-        let mut state = self.0.arena.borrow_mut();
-        let state = state
-            .as_mut()
+        let mut arenas = self.0.arenas.borrow_mut();
+        let state = arenas
+            .last_mut()
             .filter(|_| class < CLASSES && capacity >= CHUNK_ALIGN)?;
         if state.arena.len() - state.used < capacity {
             return None;
@@ -163,8 +165,8 @@ fn layout(capacity: usize) -> Layout {
 
 fn allocate(capacity: usize) -> NonNull<u8> {
     let layout = layout(capacity);
-    // SAFETY: the layout's size is never zero. Zeroed, so the bytes are always initialised; large
-    // pieces come straight from the kernel and cost nothing until touched.
+    // SAFETY: the layout's size is never zero. Zeroed, so the bytes are always initialised;
+    // chunks are recycled, so this is paid once.
     let ptr = unsafe { alloc::alloc_zeroed(layout) };
     NonNull::new(ptr).unwrap_or_else(|| alloc::handle_alloc_error(layout))
 }
@@ -180,7 +182,7 @@ impl Drop for Header {
 
 impl Drop for PoolInner {
     fn drop(&mut self) {
-        // Headers cut from the arena go before the arena itself does.
+        // Headers cut from an arena go before the arena itself does.
         self.free.iter_mut().for_each(|list| list.get_mut().clear());
     }
 }

@@ -8,6 +8,7 @@ use std::{
     alloc::{self, Layout},
     any::Any,
     ptr::NonNull,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -26,6 +27,18 @@ pub enum Pin {
     Shared(Arc<SharedBuf>),
     /// A map of guest memory. Requests on it may not be completed early (DESIGN: cancellation).
     Guest(Arc<dyn Any + Send + Sync>),
+    /// Several pieces of memory of one buffer, each kept alive by its own pin.
+    Many(Rc<[Pin]>),
+}
+
+impl Pin {
+    fn has_static(&self) -> bool {
+        match self {
+            Pin::Static => true,
+            Pin::Many(pins) => pins.iter().any(Pin::has_static),
+            Pin::Chunk(_) | Pin::Shared(_) | Pin::Guest(_) => false,
+        }
+    }
 }
 
 /// A piece of memory on the heap that threads may share, freed with its last reference.
@@ -347,12 +360,55 @@ impl Iov {
         }
     }
 
-    /// Copies bytes in, starting at `at`. Panics if they do not fit.
+    /// A part of the same memory, cut into pieces: the given (start, length) ranges, one segment
+    /// each. Panics if a range is outside.
+    pub fn pieces(&self, ranges: impl IntoIterator<Item = (usize, usize)>) -> Iov {
+        let mut segments = SmallVec::new();
+        for (at, len) in ranges {
+            assert!(at <= self.len && len <= self.len - at, "outside the buffer");
+            segments.extend(self.ranges(at, len));
+        }
+        let len = segments.iter().map(|s: &Segment| s.len).sum();
+        Iov {
+            segments,
+            len,
+            pin: self.pin.clone(),
+            index: self.index,
+        }
+    }
+
+    /// One buffer made of several, in order, without a copy: a write with something before and
+    /// behind it.
+    pub fn gather(parts: &[Iov]) -> Iov {
+        let pins: Rc<[Pin]> = parts.iter().map(|part| part.pin.clone()).collect();
+        Iov {
+            segments: parts
+                .iter()
+                .flat_map(|part| &part.segments)
+                .copied()
+                .collect(),
+            len: parts.iter().map(|part| part.len).sum(),
+            pin: Pin::Many(pins),
+            index: None,
+        }
+    }
+
+    /// Memory that lives for ever may lie in a read-only page: nothing is copied there.
+    #[inline]
+    fn assert_writable(&self) {
+        assert!(
+            !self.pin.has_static(),
+            "static bytes cannot be changed"
+        );
+    }
+
+    /// Copies bytes in, starting at `at`. Panics if they do not fit, or if the memory is static.
     pub fn write(&self, at: usize, bytes: &[u8]) {
         assert!(
             at <= self.len && bytes.len() <= self.len - at,
             "outside the buffer"
         );
+        self.assert_writable();
         let mut from = bytes.as_ptr();
         for segment in self.ranges(at, bytes.len()) {
             // SAFETY: the ranges are valid by the type's invariant and add up to `bytes.len()`.
@@ -382,6 +438,7 @@ impl Iov {
     /// Sets a range to zero. Panics if it is outside.
     pub fn zero(&self, at: usize, len: usize) {
         assert!(at <= self.len && len <= self.len - at, "outside the buffer");
+        self.assert_writable();
         for segment in self.ranges(at, len) {
             // SAFETY: the ranges are valid by the type's invariant.
             unsafe { segment.ptr.write_bytes(0, segment.len) }
@@ -395,6 +452,7 @@ impl Iov {
             "outside the memory"
         );
         assert!(at <= self.len && len <= self.len - at, "outside the buffer");
+        self.assert_writable();
         // SAFETY: in bounds by the assertions.
         let mut source = unsafe { mem.ptr.as_ptr().add(from) } as *const u8;
         for segment in self.ranges(at, len) {
@@ -428,6 +486,7 @@ impl Iov {
     /// Copies the bytes of `other` in. Panics unless both have the same length.
     pub fn copy_iov(&self, other: &Iov) {
         assert_eq!(self.len, other.len, "buffers of one length");
+        self.assert_writable();
         let mut at = 0;
         for segment in other.segments() {
             let mut from = segment.ptr.cast_const();
@@ -621,6 +680,21 @@ mod tests {
         assert_eq!(mem.slice(1, 3).to_vec(), b"def");
         iov.write_mem(0, &mem, 1, 3);
         assert_eq!(&iov.to_vec()[..3], b"def");
+    }
+
+    #[test]
+    fn gathered_buffers_keep_their_memory() {
+        let pool = ChunkPool::default();
+        let (head, tail) = (
+            Iov::of_chunk(pool.take(8), 3),
+            Iov::from(SharedMem::of_static(b"xyz")),
+        );
+        head.write(0, b"abc");
+        let all = Iov::gather(&[head, tail.slice(1, 2)]);
+        drop(tail);
+        assert_eq!((all.to_vec(), pool.live()), (b"abcyz".to_vec(), 1));
+        drop(all);
+        assert_eq!(pool.live(), 0);
     }
 
     #[test]

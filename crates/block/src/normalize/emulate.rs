@@ -42,7 +42,7 @@ impl Inner {
         if req.len() > self.limits.max_range {
             return self.split(req, self.limits.max_range & !(block - 1));
         }
-        self.next.submit(req);
+        self.write_aligned(req);
     }
 
     /// Zeroes a range by writing zeroes, one step after the other.
@@ -55,9 +55,10 @@ impl Inner {
     }
 
     async fn write_steps(self: &Rc<Self>, req: &Request) -> Outcome {
-        let step = req.len().min(STEP).min(u64::from(self.limits.max_transfer));
-        let zeroes = Iov::of_chunk(self.reactor.chunk(step as usize), step as usize);
-        zeroes.zero(0, step as usize);
+        let step = STEP.min(u64::from(self.limits.max_transfer));
+        let most = step.min(req.len()) as usize;
+        let zeroes = Iov::of_chunk(self.reactor.chunk(most), most);
+        zeroes.zero(0, most);
         let mut at = req.offset();
         while at < req.end() {
             // Whole steps of the device from here on: only the first and last are ragged.
@@ -93,7 +94,7 @@ impl Inner {
         if req.len() > self.limits.max_range {
             return self.split(req, self.limits.max_range & !(block - 1));
         }
-        self.next.submit(req);
+        self.write_aligned(req);
     }
 
     pub(super) fn cache(self: &Rc<Self>, mut req: Request) {

@@ -14,7 +14,7 @@ mod emulate;
 use std::{rc::Rc, sync::Arc};
 
 use crate::{
-    data::{Data, Iov},
+    data::{Data, Iov, Segment},
     device::Device,
     error::{Errno, Result},
     events::{Event, Subscription},
@@ -40,10 +40,8 @@ impl Normalize {
         if limits.is_plain() {
             return device;
         }
-        Arc::new(Normalize {
-            device,
-            lock: RangeLock::new(),
-        })
+        let lock = device.block_lock().unwrap_or_default();
+        Arc::new(Normalize { device, lock })
     }
 }
 
@@ -59,6 +57,8 @@ impl Device for Normalize {
                 *support = Support::Native;
             }
         }
+        // What lies behind the last whole block cannot be reached.
+        above.size &= !(u64::from(above.min_block) - 1);
         above.min_block = 1;
         above.memory_align = 1;
         above.max_transfer = MAX_TRANSFER;
@@ -129,9 +129,17 @@ impl Inner {
         (req.offset() | req.len()) & (self.block() - 1) == 0
     }
 
+    /// The device takes this memory: its pieces begin at aligned addresses and are whole blocks.
     fn memory_fits(&self, req: &Request) -> bool {
-        let align = self.limits.memory_align as usize;
-        align == 1 || req.data().as_iov().is_none_or(|iov| iov.is_aligned(align))
+        let (align, block) = (self.limits.memory_align, self.limits.min_block);
+        let fits = |s: &Segment| {
+            s.ptr as usize & (align as usize - 1) == 0 && s.len & (block as usize - 1) == 0
+        };
+        align == 1
+            || req
+                .data()
+                .as_iov()
+                .is_none_or(|iov| iov.segments().iter().all(fits))
     }
 
     /// FUA by a flush after the write.
@@ -147,7 +155,7 @@ impl Inner {
                 done.set_outcome(flushed.take_outcome());
                 done.finish();
             });
-            this.next.submit(flush);
+            this.submit(flush);
         });
         self.submit(req);
     }
@@ -203,7 +211,8 @@ impl Inner {
         self.write_aligned(req);
     }
 
-    /// An aligned write: beside others, but not beside a read-modify-write of the same block.
+    /// An aligned change: beside others, but not beside a read-modify-write of the same block, which
+    /// would put back what it read before.
     fn write_aligned(self: &Rc<Self>, mut req: Request) {
         if self.block() == 1 {
             return self.next.submit(req);
@@ -258,8 +267,10 @@ impl Inner {
                 .as_given()
                 .expect("a wanted read is given")
                 .copy_to(&merged);
-            let new = req.data().as_iov().expect("a write carries bytes").to_vec();
-            merged.write((req.offset() - first) as usize, &new);
+            let new = req.data().as_iov().expect("a write carries bytes");
+            merged
+                .slice((req.offset() - first) as usize, new.len())
+                .copy_iov(new);
             Counters::add(&req.counters().bytes_copied, block);
             let mut write = this.reactor.request(Op::Write, first, block);
             write.set_flags(req.flags());

@@ -58,6 +58,7 @@ pub(super) struct Body {
     pub children: u32,
     /// It was completed while children were out: the last of them queues it.
     pub deferred: bool,
+    /// Its own ticket, or its parent's.
     pub ticket: Option<TicketId>,
     stack: Stack,
 }

@@ -6,7 +6,7 @@
 
 use std::{ptr::NonNull, rc::Rc};
 
-use super::{Body, Core, Owned, Request};
+use super::{Body, Core, Owned, Request, ticket::TicketId};
 use crate::{data::Data, op::Op};
 
 /// Held by a child for as long as it is out of the pool.
@@ -28,6 +28,8 @@ impl Request {
         let core = self.core().clone();
         let mut child = core.request(op, self.offset() + at, len);
         child.0.flags = self.0.flags;
+        // Cancelling the parent reaches the child where it is parked.
+        child.0.ticket = self.0.ticket;
         child.0.data = match &self.0.data {
             Data::Iov(iov) => Data::Iov(iov.slice(at as usize, len as usize)),
             Data::Wanted => Data::Wanted,
@@ -39,6 +41,15 @@ impl Request {
             _core: core,
         });
         child
+    }
+}
+
+impl ParentHold {
+    /// Is this the parent's ticket?
+    pub fn has_ticket(&self, id: TicketId) -> bool {
+        // SAFETY: the parent is out of the pool while it has children, and nobody on this thread
+        // holds a reference to it across this call.
+        unsafe { self.parent.as_ref() }.ticket == Some(id)
     }
 }
 

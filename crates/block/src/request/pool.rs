@@ -89,7 +89,11 @@ impl Core {
         body.outcome = Ok(());
         body.deferred = false;
         if let Some(ticket) = body.ticket.take() {
-            self.tickets.close(ticket);
+            // A child's ticket is its parent's, which outlives it.
+            match &body.parent {
+                Some(hold) if hold.has_ticket(ticket) => {}
+                _ => self.tickets.close(ticket),
+            }
         }
         drop(body.parent.take());
         self.live.set(self.live.get() - 1);

@@ -6,7 +6,7 @@
 
 use std::{ptr::NonNull, sync::Arc};
 
-use super::{Body, Owned, Request};
+use super::{Body, Counters, Owned, Request};
 use crate::{
     data::{Data, Piece, Segments, SharedBuf, SharedMem},
     error::{Errno, Outcome},
@@ -21,6 +21,8 @@ pub struct Remote {
     body: Option<NonNull<Body>>,
     home: Arc<Inbox>,
     found: Option<Found>,
+    /// Bytes copied away from home, to be counted there.
+    copied: u64,
 }
 
 /// What the worker found: in a form that may cross threads.
@@ -34,6 +36,7 @@ pub(crate) struct SentBody {
     body: NonNull<Body>,
     outcome: Outcome,
     found: Option<Found>,
+    copied: u64,
 }
 
 // SAFETY: while it is away only plain fields of the body are read (op, offset, len, flags) and its
@@ -44,13 +47,16 @@ unsafe impl Send for Remote {}
 unsafe impl Send for SentBody {}
 
 impl Request {
-    /// Leaves for another thread; `home` is this reactor's inbox.
+    /// Leaves for another thread; `home` is this reactor's inbox. Panics while children share its
+    /// data: they would touch it here while it is read there.
     pub fn into_remote(self, home: &Arc<Inbox>) -> Remote {
+        assert_eq!(self.0.children, 0, "children are out");
         let body = self.into_body().as_ptr();
         Remote {
             body: Some(body),
             home: home.clone(),
             found: None,
+            copied: 0,
         }
     }
 }
@@ -100,7 +106,10 @@ impl Remote {
             "as many bytes as were asked for"
         );
         match &self.body().data {
-            Data::Iov(iov) => iov.write(0, &bytes),
+            Data::Iov(iov) => {
+                iov.write(0, &bytes);
+                self.copied += bytes.len() as u64;
+            }
             _ => self.found = Some(Found::Bytes(SharedBuf::from_vec(bytes))),
         }
     }
@@ -121,6 +130,7 @@ impl Remote {
                 body,
                 outcome,
                 found: self.found.take(),
+                copied: self.copied,
             };
             // A reactor that is gone has leaked its pool: the memory stays valid, for nobody.
             self.home.post(Mail::Completed(sent));
@@ -149,6 +159,8 @@ impl SentBody {
             Some(Found::Extents(list)) if self.outcome.is_ok() => body.data = Data::Extents(list),
             _ => {}
         }
-        Request::from_body(body).complete(self.outcome);
+        let request = Request::from_body(body);
+        Counters::add(&request.counters().bytes_copied, self.copied);
+        request.complete(self.outcome);
     }
 }

@@ -22,7 +22,8 @@ struct State {
 struct Inner {
     parent: Option<Request>,
     outcome: Outcome,
-    found: Vec<Data>,
+    /// Each part's length, and what it found.
+    found: Vec<(u64, Data)>,
 }
 
 impl Request {
@@ -51,7 +52,7 @@ impl Split {
     pub fn part(&self, at: u64, len: u64) -> Request {
         let mut inner = self.0.inner.borrow_mut();
         let place = inner.found.len();
-        inner.found.push(Data::None);
+        inner.found.push((len, Data::None));
         let parent = inner
             .parent
             .as_mut()
@@ -68,7 +69,7 @@ impl State {
     fn part_done(&self, place: usize, mut done: Completed) {
         let mut inner = self.inner.borrow_mut();
         match done.take_outcome() {
-            Ok(()) => inner.found[place] = std::mem::take(done.data_mut()),
+            Ok(()) => inner.found[place].1 = std::mem::take(done.data_mut()),
             Err(error) => {
                 inner.outcome = std::mem::replace(&mut inner.outcome, Ok(())).and(Err(error))
             }
@@ -93,20 +94,37 @@ impl Drop for State {
     }
 }
 
-fn gather(parent: &mut Request, found: Vec<Data>) {
-    if found.iter().any(|data| matches!(data, Data::Given(_))) {
+fn gather(parent: &mut Request, found: Vec<(u64, Data)>) {
+    if found.iter().any(|(_, data)| matches!(data, Data::Given(_))) {
         let mut all = Segments::new();
-        for data in found {
+        for (_, data) in found {
             match data {
                 Data::Given(segments) => all.append(segments),
                 other => unreachable!("one part was given, another is {other:?}"),
             }
         }
         *parent.data_mut() = Data::Given(all);
-    } else if found.iter().any(|data| matches!(data, Data::Extents(_))) {
-        let mut lists = found.iter().filter_map(Data::as_extents);
-        let mut all: ExtentList = lists.next().cloned().unwrap_or_default();
-        lists.for_each(|list| all.append(list));
-        *parent.data_mut() = Data::Extents(all);
+    } else if found.iter().any(|(_, data)| matches!(data, Data::Extents(_))) {
+        *parent.data_mut() = Data::Extents(gather_extents(found));
     }
+}
+
+/// The parts' runs one after the other, as far as there is no gap: an answer may cover less than
+/// was asked, and then what follows it has no place.
+fn gather_extents(found: Vec<(u64, Data)>) -> ExtentList {
+    let mut all: Option<ExtentList> = None;
+    for (len, data) in found {
+        let Data::Extents(mut list) = data else { break };
+        list.truncate(len);
+        let covered = list.covered_by_all();
+        list.truncate(covered);
+        match &mut all {
+            Some(all) => all.append(&list),
+            None => all = Some(list),
+        }
+        if covered < len {
+            break;
+        }
+    }
+    all.unwrap_or_default()
 }

@@ -4,9 +4,11 @@
 //! everywhere else. Tickets cost nothing until one is asked for.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::{Rc, Weak},
 };
+
+use smallvec::SmallVec;
 
 use super::{Core, Request};
 
@@ -22,13 +24,15 @@ pub(super) struct TicketId {
 pub(super) struct Tickets {
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<u32>>,
+    parked: Cell<u64>,
 }
 
 #[derive(Default)]
 struct Slot {
     generation: u32,
     cancelled: bool,
-    hook: Option<CancelHook>,
+    /// One for each part of the request that is parked, by number.
+    hooks: SmallVec<[(u64, CancelHook); 1]>,
 }
 
 /// The right to cancel one request. Keeps nothing alive.
@@ -41,6 +45,12 @@ impl Request {
     /// A ticket for this request: ask before submitting it.
     pub fn ticket(&mut self) -> Ticket {
         let core = self.core().clone();
+        if let (Some(hold), Some(id)) = (&self.0.parent, self.0.ticket)
+            && hold.has_ticket(id)
+        {
+            // Its parent's: giving up a part must not give up the whole.
+            self.0.ticket = None;
+        }
         let id = *self.0.ticket.get_or_insert_with(|| core.tickets.open());
         Ticket {
             core: Rc::downgrade(&core),
@@ -63,7 +73,7 @@ impl Ticket {
         let Some(core) = self.core.upgrade() else {
             return;
         };
-        if let Some(hook) = core.tickets.cancel(self.id) {
+        for (_, hook) in core.tickets.cancel(self.id) {
             hook();
         }
     }
@@ -85,40 +95,55 @@ impl Tickets {
     pub(super) fn close(&self, id: TicketId) {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[id.slot as usize];
-        let hook = slot.hook.take();
-        *slot = Slot {
+        let fresh = Slot {
             generation: slot.generation.wrapping_add(1),
             ..Slot::default()
         };
+        let old = std::mem::replace(slot, fresh);
         drop(slots);
-        drop(hook);
+        drop(old);
         self.free.borrow_mut().push(id.slot);
     }
 
-    pub(super) fn park(&self, id: TicketId, hook: CancelHook) {
+    /// Adds a hook, or runs it at once if the request was cancelled before. Returns its number.
+    pub(super) fn park(&self, id: TicketId, hook: CancelHook) -> u64 {
+        let number = self.parked.get();
+        self.parked.set(number + 1);
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[id.slot as usize];
         if slot.cancelled {
             drop(slots);
             hook();
         } else {
-            let old = slot.hook.replace(hook);
-            drop(slots);
-            drop(old);
+            slot.hooks.push((number, hook));
         }
+        number
+    }
+
+    /// Takes a hook away: its request is parked no more.
+    pub(super) fn unpark(&self, id: TicketId, number: u64) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = &mut slots[id.slot as usize];
+        if slot.generation != id.generation {
+            return;
+        }
+        let at = slot.hooks.iter().position(|(n, _)| *n == number);
+        let hook = at.map(|at| slot.hooks.swap_remove(at));
+        drop(slots);
+        drop(hook);
     }
 
     fn is_cancelled(&self, id: TicketId) -> bool {
         self.slots.borrow()[id.slot as usize].cancelled
     }
 
-    fn cancel(&self, id: TicketId) -> Option<CancelHook> {
+    fn cancel(&self, id: TicketId) -> SmallVec<[(u64, CancelHook); 1]> {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[id.slot as usize];
         if slot.generation != id.generation {
-            return None;
+            return SmallVec::new();
         }
         slot.cancelled = true;
-        slot.hook.take()
+        std::mem::take(&mut slot.hooks)
     }
 }
