@@ -451,14 +451,21 @@ impl Replies {
             // The chunk's head is consumed and remembered, even if nothing else has come.
             return Ok((start, None));
         }
+        let whole = Descriptors {
+            bytes: &bytes[start..start + here * each],
+            wide,
+        };
+        // Good extents before a bad one are told first, in whatever pieces they came.
+        let here = match whole.clone().position(|extent| extent.length == 0) {
+            Some(0) => return Err(Violation::BadStatus),
+            Some(good) => good,
+            None => here,
+        };
         let end = start + here * each;
         let extents = Descriptors {
             bytes: &bytes[start..end],
             wide,
         };
-        if extents.clone().any(|extent| extent.length == 0) {
-            return Err(Violation::BadStatus);
-        }
         let left = left - here as u64;
         self.status = (left != 0).then_some(Status { left, ..status });
         let (end_of_chunk, last) = (left == 0, last && left == 0);
