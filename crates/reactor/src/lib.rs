@@ -2,4 +2,5 @@
 
 mod executor;
 pub mod process;
+pub mod sim;
 mod timer;
