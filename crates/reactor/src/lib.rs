@@ -1,5 +1,6 @@
 //! The event loops of blkit.
 
+pub mod blkdev;
 mod executor;
 pub mod process;
 pub mod sim;
