@@ -50,6 +50,10 @@ pub trait Host: Send + Sync + 'static {
     /// Calls `f`, on this reactor, when the file appears, changes or goes.
     fn watch_file(&self, reactor: &Reactor, path: &Path, f: Box<dyn Fn()>) -> Result<Watch>;
 
+    /// The file exists now. May wait for the file system, so it belongs to the control path: to
+    /// opening, and to what [`Host::watch_file`] calls.
+    fn file_exists(&self, path: &Path) -> bool;
+
     /// Runs a program to its end: clean signal mask, no inherited descriptors.
     fn spawn<'a>(&'a self, reactor: &'a Reactor, command: Command) -> Local<'a, Result<Output>>;
 

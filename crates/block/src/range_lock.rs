@@ -58,12 +58,21 @@ impl RangeLock {
 
     /// Holds the range beside others, if nobody holds or waits for any byte of it exclusively.
     pub fn try_shared(&self, range: Range<u64>) -> Option<RangeGuard> {
+        self.try_acquire(range, false)
+    }
+
+    /// Holds the range alone, if nobody holds or waits for any byte of it.
+    pub fn try_exclusive(&self, range: Range<u64>) -> Option<RangeGuard> {
+        self.try_acquire(range, true)
+    }
+
+    fn try_acquire(&self, range: Range<u64>, exclusive: bool) -> Option<RangeGuard> {
         let mut state = self.lock();
         let (id, held) = (state.next, true);
         let entry = Entry {
             id,
             range,
-            exclusive: false,
+            exclusive,
             held,
             waker: None,
         };
@@ -212,5 +221,17 @@ mod tests {
         assert!(poll(&mut reader).is_some());
         drop(held);
         assert!(lock.lock().entries.is_empty());
+    }
+
+    #[test]
+    fn trying_never_waits() {
+        let lock = RangeLock::new();
+        let alone = lock.try_exclusive(0..10).unwrap();
+        assert!(lock.try_exclusive(9..20).is_none() && lock.try_shared(0..1).is_none());
+        assert!(lock.try_exclusive(10..20).is_some(), "the range is half open");
+        drop(alone);
+        let _shared = lock.try_shared(0..10).unwrap();
+        assert!(lock.try_exclusive(0..10).is_none());
+        assert!(lock.try_shared(0..10).is_some());
     }
 }
