@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod check_deps;
+mod without_io_uring;
 
 use std::process::ExitCode;
 
@@ -17,11 +18,18 @@ struct Command {
     run: fn(&[String]) -> Result<ExitCode, String>,
 }
 
-const COMMANDS: &[Command] = &[Command {
-    name: "check-deps",
-    about: "check imports, unsafe code and lengths against the rules of the house",
-    run: check_deps::run,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "check-deps",
+        about: "check imports, unsafe code and lengths against the rules of the house",
+        run: check_deps::run,
+    },
+    Command {
+        name: "without-io-uring",
+        about: "run a command with io_uring forbidden, as containers do",
+        run: without_io_uring::run,
+    },
+];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -46,7 +54,7 @@ fn main() -> ExitCode {
 fn usage() -> String {
     let mut text = String::from("usage: cargo xtask COMMAND [ARGUMENT...]\n\n");
     for command in COMMANDS {
-        text.push_str(&format!("  {:<12} {}\n", command.name, command.about));
+        text.push_str(&format!("  {:<16} {}\n", command.name, command.about));
     }
     text
 }
