@@ -57,7 +57,9 @@ pub fn parse_request(
             return partial(bytes, proto::EXTENDED_REQUEST_MAGIC);
         };
         let request = decode(head, u64_at(head, 24), proto::EXTENDED_REQUEST_MAGIC)?;
-        let has_payload = request.flags & proto::CMD_FLAG_PAYLOAD_LEN != 0;
+        // Writes should have the flag, but QEMU 10.0 sends them without it, data and all.
+        let has_payload =
+            request.flags & proto::CMD_FLAG_PAYLOAD_LEN != 0 || request.command == proto::CMD_WRITE;
         Ok(Some((with_payload(request, has_payload)?, head.len())))
     } else {
         let Some(head) = bytes.first_chunk::<{ proto::REQUEST_LEN }>() else {
@@ -294,7 +296,6 @@ pub fn parse_status_payload(
 enum Why {
     UnknownCommand,
     Flags,
-    PayloadFlag,
     ReadOnly,
     NotAdvertised,
     NoContexts,
@@ -311,7 +312,6 @@ impl Why {
         match self {
             Why::UnknownCommand => "unknown command",
             Why::Flags => "a command flag is unknown or not valid for this command",
-            Why::PayloadFlag => "a write needs the payload length flag with extended headers",
             Why::ReadOnly => "the export is read-only",
             Why::NotAdvertised => "the export does not support this command",
             Why::NoContexts => "no metadata context was selected",
@@ -360,14 +360,15 @@ fn classify(request: &RequestHeader, served: &Served) -> Result<Command, Why> {
             })
         }
         proto::CMD_WRITE => {
-            if served.mode.is_extended() {
-                only(rest, proto::CMD_FLAG_PAYLOAD_LEN)?;
-                if rest == 0 {
-                    return Err(Why::PayloadFlag);
-                }
-            } else {
-                only(rest, 0)?;
-            }
+            let extended = served.mode.is_extended();
+            only(
+                rest,
+                if extended {
+                    proto::CMD_FLAG_PAYLOAD_LEN
+                } else {
+                    0
+                },
+            )?;
             writable(served)?;
             in_range(offset, length, served)?;
             Ok(Command::Write {

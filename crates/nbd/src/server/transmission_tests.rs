@@ -102,6 +102,10 @@ fn parses_an_extended_header() {
     };
     assert_eq!(parse_request(bytes, true), Ok(Some((expected, 32))));
     assert_eq!(parse_request(&bytes[..31], true), Ok(None));
+    // A write has a payload even if the client forgot to say so.
+    let write = b"\x21\xe4\x1c\x71\0\0\0\x01\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\x02\0";
+    let (parsed, _) = parse_request(write, true).unwrap().unwrap();
+    assert_eq!((parsed.length, parsed.payload), (512, 512));
     // Without the flag, the length is an effect length: 64 bits, and no payload.
     let zeroes =
         b"\x21\xe4\x1c\x71\0\0\0\x06\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\x10\0\0\0\0\x01\0\0\0\0";
@@ -220,7 +224,8 @@ fn every_command_passes() {
         check(&request(CMD_WRITE, 0, 0, 1), &served(Mode::Simple)),
         Ok(write)
     );
-    assert_eq!(error(&request(CMD_WRITE, 0, 0, 1), &extended), EINVAL);
+    // Clients that forget the flag are common, and there is nothing else a write could mean.
+    assert_eq!(check(&request(CMD_WRITE, 0, 0, 1), &extended), Ok(write));
     let flagged = request(CMD_WRITE, CMD_FLAG_PAYLOAD_LEN, 0, 1);
     assert_eq!(error(&flagged, &served(Mode::Structured)), EINVAL);
     // There is no way to refuse a disconnect.
