@@ -190,7 +190,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "tools-imports",
         check: Imports {
-            of: &["benches", "vmtests", "fuzz"],
+            of: &["benches*", "vmtests*", "fuzz*"],
             may: AllBut(&["xtask"]),
         },
         why: "measurements and whole-system tests look at every part",
