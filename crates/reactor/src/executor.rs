@@ -11,7 +11,7 @@
 //! *Contract.* A task that panics is dropped and counted ([`Counters::panics`]); the others go on.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -28,6 +28,8 @@ pub(crate) struct Executor {
     shared: Arc<Shared>,
     slots: RefCell<Slots>,
     batch: RefCell<VecDeque<u32>>,
+    /// The root waker was used since the last look.
+    root: Cell<bool>,
 }
 
 struct Slots {
@@ -85,6 +87,7 @@ impl Executor {
                 tasks: 0,
             }),
             batch: RefCell::default(),
+            root: Cell::new(false),
         }
     }
 
@@ -151,6 +154,16 @@ impl Executor {
         self.slots.borrow().list[ROOT as usize].waker.clone()
     }
 
+    /// Was the root waker used, and not looked at since?
+    pub(crate) fn root_woken(&self) -> bool {
+        self.root.get()
+    }
+
+    /// Looks whether the root waker was used.
+    pub(crate) fn take_root_woken(&self) -> bool {
+        self.root.take()
+    }
+
     /// The loop is about to wait: from now on wakers wake it. Says false, and changes nothing, if
     /// a task is ready.
     pub(crate) fn fall_asleep(&self) -> bool {
@@ -190,7 +203,11 @@ impl Executor {
             entry.handle.queued.store(false, Ordering::Release);
             match entry.task.take() {
                 Some(task) => (task, entry.waker.clone()),
-                None => return slot == ROOT,
+                None if slot == ROOT => {
+                    self.root.set(true);
+                    return true;
+                }
+                None => return false,
             }
         };
         let mut context = Context::from_waker(&waker);

@@ -1,0 +1,106 @@
+//! Mapped memory: files seen as memory, and memory registered with a ring.
+
+use std::{fs::File, io, ptr::NonNull, sync::Arc};
+
+use block::{
+    SharedBuf,
+    data::{Arena, BufIndex, CHUNK_ALIGN},
+};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+
+/// A file's bytes as shared memory.
+pub struct Mapping(Area);
+
+struct Area {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: an address range; what lies there is reached by raw copies only.
+unsafe impl Send for Area {}
+// SAFETY: as above.
+unsafe impl Sync for Area {}
+
+impl Mapping {
+    /// Maps the first `len` bytes of a file, for reading, shared with whoever writes to it.
+    ///
+    /// Fails if the file is shorter. A file that is cut shorter later ends the process with SIGBUS
+    /// when the bytes behind its end are touched: map only what is under our own control.
+    pub fn of_file(file: &File, len: usize) -> io::Result<Arc<SharedBuf>> {
+        if len == 0 {
+            return Ok(SharedBuf::from_vec(Vec::new()));
+        }
+        if file.metadata()?.len() < len as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: a fresh mapping, where the kernel likes it, touches nobody's memory.
+        let base = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ,
+                MapFlags::SHARED,
+                file,
+                0,
+            )
+        }?;
+        let mapping = Mapping(Area::new(base, len));
+        let base = mapping.0.base;
+        // SAFETY: the owner unmaps the range when it is dropped, and not before. It is read-only,
+        // and nothing copies into a buffer that a device hands out.
+        Ok(unsafe { SharedBuf::from_owner(base, len, Box::new(mapping)) })
+    }
+}
+
+/// Memory for a loop's chunks, registered with its ring as buffer 0.
+pub(crate) struct Registered(Area);
+
+impl Registered {
+    pub(crate) fn new(bytes: usize) -> io::Result<Registered> {
+        let len = bytes
+            .max(1)
+            .checked_next_multiple_of(CHUNK_ALIGN)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh private mapping touches nobody's memory.
+        let base =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, MapFlags::PRIVATE) }?;
+        Ok(Registered(Area::new(base, len)))
+    }
+
+    pub(crate) fn range(&self) -> libc::iovec {
+        libc::iovec {
+            iov_base: self.0.base.as_ptr().cast(),
+            iov_len: self.0.len,
+        }
+    }
+}
+
+// SAFETY: mapped zeroed, page-aligned, by us alone, until dropped.
+unsafe impl Arena for Registered {
+    fn base(&self) -> NonNull<u8> {
+        self.0.base
+    }
+
+    fn len(&self) -> usize {
+        self.0.len
+    }
+
+    fn index(&self) -> BufIndex {
+        BufIndex(0)
+    }
+}
+
+impl Area {
+    fn new(base: *mut std::ffi::c_void, len: usize) -> Area {
+        let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address 0");
+        Area { base, len }
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us with this length, and nobody refers to it any more.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
