@@ -1,0 +1,32 @@
+//! The sources of blocks that are built in: one module each.
+//!
+//! | module | what a client sees |
+//! | --- | --- |
+//! | [`mod@file`] | a file or block device, or all files of a directory |
+//! | [`memory`] | a sparse disk in memory, shared by all clients |
+//! | [`null`] | reads zeroes, forgets writes |
+//! | [`zero`] | a disk of no bytes at all |
+//! | [`full`] | reads zeroes, every write fails: no space left |
+//! | [`pattern`] | each 8 bytes hold their own offset |
+//! | [`random`] | bytes that look random and are the same every time |
+//!
+//! Each module has a configuration struct, whose doc comments are the user's help, and `new`, which
+//! makes the source and opens nothing. [`registry`] lists them for whoever builds a graph.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod file;
+pub mod full;
+mod generated;
+pub mod memory;
+pub mod null;
+pub mod pattern;
+pub mod random;
+mod registry;
+mod single;
+#[cfg(test)]
+mod testing;
+pub mod zero;
+
+pub use registry::{Entry, registry};

@@ -1,0 +1,98 @@
+//! The list of all sources, for command lines, help and builders of graphs.
+
+use std::sync::{Arc, LazyLock};
+
+use block::{Error, ErrorKind, Result, Source};
+use config::{Arg, Config, ConfigError, Schema};
+
+use crate::{file, full, memory, null, pattern, random, zero};
+
+/// One kind of source.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    /// What users call it.
+    pub name: &'static str,
+    /// One line for lists.
+    pub summary: &'static str,
+    /// Its parameters.
+    pub schema: &'static Schema,
+    /// Makes one from its arguments; opens nothing.
+    pub make: fn(&[Arg]) -> Result<Arc<dyn Source>>,
+}
+
+/// All sources, in the order of their names.
+pub fn registry() -> &'static [Entry] {
+    static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+        let mut entries = vec![
+            entry::<file::FileConfig>("A local file, block device or directory", file::make),
+            entry::<full::FullConfig>("A full disk: reads zeroes, refuses writes", full::make),
+            entry::<memory::MemoryConfig>("A sparse disk in memory", memory::make),
+            entry::<null::NullConfig>("Reads zeroes, forgets writes", null::make),
+            entry::<pattern::PatternConfig>("Every 8 bytes hold their offset", pattern::make),
+            entry::<random::RandomConfig>("Repeatable random bytes", random::make),
+            entry::<zero::ZeroConfig>("A disk of no bytes", zero::make),
+        ];
+        entries.sort_by_key(|entry| entry.name);
+        entries
+    });
+    &ENTRIES
+}
+
+/// Reads a configuration; what is wrong with it becomes an error of the control path.
+pub(crate) fn parse<C: Config>(args: &[Arg]) -> Result<C> {
+    C::from_args(args).map_err(|error: ConfigError| {
+        let mut shown = Error::new(ErrorKind::Config, error.kind.to_string());
+        if let Some(hint) = error.hint() {
+            shown = shown.hint(hint);
+        }
+        shown.in_node(&error.node.into())
+    })
+}
+
+fn entry<C: Config>(
+    summary: &'static str,
+    make: fn(&[Arg]) -> Result<Arc<dyn Source>>,
+) -> Entry {
+    let schema = C::schema();
+    Entry {
+        name: schema.name,
+        summary,
+        schema,
+        make,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(name: &str) -> &'static Entry {
+        registry()
+            .iter()
+            .find(|entry| entry.name == name)
+            .expect(name)
+    }
+
+    #[test]
+    fn every_source_is_documented_and_sorted() {
+        let names: Vec<_> = registry().iter().map(|entry| entry.name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        for entry in registry() {
+            assert_eq!(entry.schema.problems(), Vec::<String>::new());
+            assert!(!entry.summary.is_empty() && entry.summary.len() < 60);
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_configuration_errors() {
+        let error = (find("memory").make)(&[]).err().expect("a size is needed");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.chain().starts_with("memory: size="), "{}", error.chain());
+        let args = [Arg::parse("siez=1M")];
+        let error = (find("memory").make)(&args).err().expect("unknown key");
+        assert_eq!(error.hint_text(), Some("did you mean 'size'?"));
+        let args = [Arg::parse("size=ten")];
+        let error = (find("null").make)(&args).err().expect("not a size");
+        assert!(error.chain().starts_with("null: size=ten: "), "{}", error.chain());
+    }
+}
