@@ -66,6 +66,12 @@ impl Segments {
         &self.pieces
     }
 
+    /// The pieces, in order, by value.
+    #[inline]
+    pub fn into_pieces(self) -> impl Iterator<Item = Piece> {
+        self.pieces.into_iter()
+    }
+
     /// Adds a piece behind; adjacent holes become one, empty pieces vanish.
     #[inline]
     pub fn push(&mut self, piece: Piece) {

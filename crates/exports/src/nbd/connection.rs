@@ -1,12 +1,14 @@
 //! A connection in the transmission phase: its credits, and its way out.
 //!
-//! Replies are gathered while a turn lasts and sent at its end, with one system call that usually
-//! takes them all. What the socket does not take is sent by a task that exists only until it has.
-//! Credits come back when a reply is sent, not when it is made: a client that does not read cannot
-//! make the server hold more than its credits.
+//! Replies are gathered while a turn lasts and handed to the stream at its end, as one batch. While
+//! an older batch is still being sent, a task waits that exists only until it has.
+//! Credits come back when the stream takes a reply, not when it is made. It takes one batch at a
+//! time, so a client that does not read makes the server hold at most twice its credits.
 
 use std::{
     cell::{Cell, RefCell},
+    future::Future,
+    pin::pin,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Poll, Waker},
@@ -48,7 +50,7 @@ pub(super) struct Connection {
 /// What a turn gathered.
 struct Out {
     batch: SendBatch,
-    /// Credits that come back when the batch is sent.
+    /// Credits that come back when the stream takes the batch.
     credits: Credits,
 }
 
@@ -77,7 +79,8 @@ impl Connection {
         negotiated: Negotiated,
     ) -> Rc<Connection> {
         let Membership { server, control, .. } = session.member;
-        stream.set_send_buffer(server.options.send_buffer);
+        stream.set_buffers(server.options.send_buffer, 0);
+        stream.set_nodelay(true);
         Rc::new_cyclic(|this: &Weak<Connection>| {
             // The size a client may address follows the device's. (Telling the client needs the
             // protocol's resize extension, which is not stable.)
@@ -146,6 +149,12 @@ impl Connection {
             self.break_off();
         }
         self.wait_until(|conn| conn.used.get().requests == 0).await;
+        let mut flush = pin!(self.stream.flush());
+        std::future::poll_fn(|cx| match self.asked() {
+            Ask::Close => Poll::Ready(()),
+            _ => flush.as_mut().poll(cx).map(drop),
+        })
+        .await;
     }
 
     async fn wait_until(&self, ready: impl Fn(&Connection) -> bool) {
@@ -190,13 +199,11 @@ impl Connection {
     pub fn break_off(&self) {
         if !self.broken.replace(true) {
             self.stream.shutdown();
-            if self.bell.get() != Bell::Sending {
-                let mut out = self.out.borrow_mut();
-                out.batch.clear();
-                let credits = std::mem::take(&mut out.credits);
-                drop(out);
-                self.release(credits);
-            }
+            let mut out = self.out.borrow_mut();
+            out.batch.clear();
+            let credits = std::mem::take(&mut out.credits);
+            drop(out);
+            self.release(credits);
         }
     }
 
@@ -216,51 +223,45 @@ impl Connection {
         if out.batch.is_empty() {
             return self.bell.set(Bell::Still);
         }
-        let sent = self.stream.try_send(&mut out.batch);
-        match sent {
-            Ok(true) => {
+        match self.stream.try_send(std::mem::take(&mut out.batch)) {
+            Ok(spare) => {
+                out.batch = spare;
                 let credits = std::mem::take(&mut out.credits);
                 drop(out);
                 self.bell.set(Bell::Still);
                 self.release(credits);
             }
-            Ok(false) => {
-                let rest = std::mem::replace(&mut out.batch, SendBatch::new());
-                let credits = std::mem::take(&mut out.credits);
+            Err(batch) => {
+                out.batch = batch;
                 drop(out);
                 self.bell.set(Bell::Sending);
-                let this = self.this.upgrade().expect("the doorbell holds it");
-                self.reactor.spawn(this.send_rest(rest, credits));
+                let this = self.this.upgrade().expect("whoever rings it holds it");
+                self.reactor.spawn(this.send_rest());
             }
-            Err(_) => {
-                drop(out);
-                self.bell.set(Bell::Still);
+        }
+    }
+
+    /// An older batch is still being sent: waits for it, and goes on until all is taken.
+    async fn send_rest(self: Rc<Self>) {
+        let mut spare = SendBatch::new();
+        loop {
+            let (batch, credits) = {
+                let mut out = self.out.borrow_mut();
+                if out.batch.is_empty() {
+                    return self.bell.set(Bell::Still);
+                }
+                let batch = std::mem::replace(&mut out.batch, spare);
+                (batch, std::mem::take(&mut out.credits))
+            };
+            let sent;
+            (spare, sent) = self.stream.send(batch).await;
+            self.release(credits);
+            if sent.is_err() {
                 self.break_off();
             }
         }
     }
-
-    /// The socket is full: sends what is left, and what was gathered meanwhile, until all is out.
-    async fn send_rest(self: Rc<Self>, mut batch: SendBatch, mut credits: Credits) {
-        loop {
-            let (mut done, sent) = self.stream.send(batch).await;
-            done.clear();
-            self.release(credits);
-            if sent.is_err() || self.broken.get() {
-                self.bell.set(Bell::Still);
-                self.broken.set(false);
-                return self.break_off();
-            }
-            let mut out = self.out.borrow_mut();
-            if out.batch.is_empty() {
-                return self.bell.set(Bell::Still);
-            }
-            batch = std::mem::replace(&mut out.batch, done);
-            credits = std::mem::take(&mut out.credits);
-        }
-    }
 }
-
 
 impl Doorbell for Connection {
     fn ring(&self) {

@@ -67,7 +67,7 @@ impl Answer {
         let to = self.to(conn.mode());
         match done.op() {
             Op::Read => match std::mem::take(done.data_mut()) {
-                Data::Given(found) => conn.reply(self.bytes, |out| self.read(to, &found, out)),
+                Data::Given(found) => conn.reply(self.bytes, |out| self.read(to, found, out)),
                 other => unreachable!("a wanted read was completed with {other:?}"),
             },
             Op::Extents => self.status(conn, to, done.data()),
@@ -76,8 +76,8 @@ impl Answer {
     }
 
     #[inline]
-    fn read(&self, to: ReplyTo, found: &Segments, out: &mut SendBatch) {
-        if to.mode.has_chunks() && has_hole(found) && (!self.df || found.pieces().len() == 1) {
+    fn read(&self, to: ReplyTo, found: Segments, out: &mut SendBatch) {
+        if to.mode.has_chunks() && has_hole(&found) && (!self.df || found.pieces().len() == 1) {
             return self.read_with_holes(to, found, out);
         }
         out.push_head(&to.data(self.offset, found.len() as u32, true));
@@ -85,24 +85,25 @@ impl Answer {
     }
 
     /// Chunks: the data between holes, and the holes.
-    fn read_with_holes(&self, to: ReplyTo, found: &Segments, out: &mut SendBatch) {
-        let pieces = found.pieces();
-        let (mut at, mut i) = (self.offset, 0);
-        while i < pieces.len() {
-            if let Piece::Zero(len) = pieces[i]
-                && len >= LEAST_HOLE
-            {
-                i += 1;
-                out.push_head(&to.hole(at, len as u32, i == pieces.len()));
+    fn read_with_holes(&self, to: ReplyTo, found: Segments, out: &mut SendBatch) {
+        let (mut at, end) = (self.offset, self.offset + found.len());
+        let mut pieces = found.into_pieces().peekable();
+        while let Some(piece) = pieces.next() {
+            if is_hole(&piece) {
+                let len = piece.len();
+                out.push_head(&to.hole(at, len as u32, at + len == end));
                 at += len;
                 continue;
             }
-            let run = pieces[i..].iter().take_while(|p| !is_hole(p)).count();
-            let len: u64 = pieces[i..i + run].iter().map(Piece::len).sum();
-            out.push_head(&to.data(at, len as u32, i + run == pieces.len()));
-            pieces[i..i + run].iter().for_each(|piece| out.push_piece(piece));
+            let mut data = Segments::new();
+            data.push(piece);
+            while let Some(more) = pieces.next_if(|piece| !is_hole(piece)) {
+                data.push(more);
+            }
+            let len = data.len();
+            out.push_head(&to.data(at, len as u32, at + len == end));
+            out.push_segments(data);
             at += len;
-            i += run;
         }
     }
 
