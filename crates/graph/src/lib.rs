@@ -5,6 +5,8 @@
 //! threads come with [`block::Source::ready`] and `start`, so that a process can fork and drop
 //! privileges in between.
 //!
+//! [`HostServices`] is what sources and filters get from the process they live in.
+//!
 //! The graph adds to every node what no node should have to do itself: its name on errors, and a
 //! [`block::Gate`] where its thread model asks for one.
 
@@ -12,6 +14,7 @@
 #![warn(missing_docs)]
 
 mod build;
+mod host;
 mod node;
 mod registry;
 mod spec;
@@ -19,6 +22,7 @@ mod spec;
 mod testing;
 
 pub use build::Built;
+pub use host::HostServices;
 pub use registry::{
     Entry, FilterEntry, MakeFilter, MakeSource, Registry, SourceEntry, nearest, unknown,
 };

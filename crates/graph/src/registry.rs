@@ -48,6 +48,26 @@ impl Registry {
         Registry { sources, filters }
     }
 
+    /// All kinds of nodes that come with the project.
+    pub fn standard() -> Registry {
+        let source = |entry: &sources::Entry| Entry {
+            name: entry.name,
+            summary: entry.summary,
+            schema: entry.schema,
+            make: entry.make,
+        };
+        let filter = |entry: &filters::Entry| Entry {
+            name: entry.name,
+            summary: entry.summary,
+            schema: entry.schema,
+            make: entry.make,
+        };
+        Registry::new(
+            sources::registry().iter().map(source).collect(),
+            filters::registry().iter().map(filter).collect(),
+        )
+    }
+
     /// The kinds of sources, by name.
     pub fn sources(&self) -> &[SourceEntry] {
         &self.sources

@@ -16,6 +16,9 @@ use std::{
 /// The signals that end a server.
 pub const TERMINATION: &[i32] = &[libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
 
+/// Asks a process to end.
+pub const TERMINATE: i32 = libc::SIGTERM;
+
 /// A child has changed its state; blocked and read by those who wait for children.
 pub const CHILD: i32 = libc::SIGCHLD;
 

@@ -1,0 +1,293 @@
+//! The command line, and how mistakes in it are told.
+//!
+//! clap reads it, but does not speak: its messages are turned into ours, so that every error of
+//! the program looks the same and exits with the same status.
+
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use block::{Error, ErrorKind, Result};
+use clap::{
+    ArgAction, Args, CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
+
+/// Makes any bytes a disk, and any disk reachable.
+#[derive(Parser, Debug)]
+#[command(
+    name = "blkit",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit status: 0 after a clean stop, 1 for any error; with 'serve --run', that of \
+                  the command.\n\
+                  Environment: BLKIT_LOG sets what is logged (error, warn, info, debug, trace, or \
+                  MODULE=LEVEL,...); TMPDIR is where private sockets and scratch space go."
+)]
+pub struct Cli {
+    /// Log more to standard error: once for debug, twice for trace
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve a source to NBD clients
+    ///
+    /// On standard output, one line tells the URI once clients may connect (not with --run).
+    /// SIGTERM, SIGINT, SIGQUIT or SIGHUP stop the server: it answers what is in flight, for at
+    /// most 30 seconds. A second signal stops it at once.
+    Serve(ServeArgs),
+    /// List the sources
+    Sources,
+    /// List the filters
+    Filters,
+    /// Explain a command, a source or a filter
+    Help {
+        /// A command, a source or a filter
+        topic: Option<String>,
+    },
+}
+
+/// What to serve, to whom and how.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Parameters: 'blkit help SOURCE' and 'blkit help FILTER' list them. Each filter, \
+                  outermost first, takes the keys it knows, and the source gets the rest; \
+                  NODE.KEY=VALUE says which one is meant.\n\n\
+                  Examples:\n  \
+                  blkit serve disk.img\n  \
+                  blkit serve -U /tmp/ram.sock memory 1G\n  \
+                  blkit serve --filter cow --filter delay disk.img rdelay=5ms\n  \
+                  blkit serve -r /srv/images --run 'nbdinfo --list \"$uri\"'\n\n\
+                  Exit status: 0 after a clean stop, 1 for any error; with --run, that of the \
+                  command (128+N if signal N killed it)."
+)]
+pub struct ServeArgs {
+    /// A source ('blkit sources' lists them), or the path of a file, directory or block device
+    #[arg(value_name = "SOURCE", required = true)]
+    pub source: String,
+    /// Parameters of the filters and the source
+    #[arg(value_name = "KEY=VALUE|VALUE")]
+    pub words: Vec<String>,
+
+    /// Put a filter in front; the first one given is closest to the client
+    #[arg(long = "filter", value_name = "NAME")]
+    pub filters: Vec<String>,
+    /// Clients may only read
+    #[arg(short, long)]
+    pub read_only: bool,
+
+    /// Listen on a Unix socket; '-' makes a private one
+    #[arg(short = 'U', long, value_name = "PATH", conflicts_with_all = ["port", "ip_addr"])]
+    pub unix: Option<PathBuf>,
+    /// Listen on this TCP port; 0 lets the system pick one
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Listen on this address; may be repeated [default: 127.0.0.1 and ::1]
+    #[arg(short, long, value_name = "ADDRESS")]
+    pub ip_addr: Vec<IpAddr>,
+
+    /// Run a shell command with $uri (also $nbd), $unixsocket and $port set, serve while it runs,
+    /// on a private Unix socket unless told otherwise, and exit with its status
+    #[arg(long, value_name = "COMMAND")]
+    pub run: Option<String>,
+    /// Write the process number here once clients may connect; removed at exit
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Stop when the parent process ends
+    #[arg(long)]
+    pub exit_with_parent: bool,
+
+    /// Event loops, each on a thread of its own [default: CPUs this process may use]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// How to talk to the kernel: auto takes io_uring, or poll where it is forbidden
+    #[arg(long, value_name = "auto|uring|poll", default_value = "auto", value_parser = driver)]
+    pub io: reactor::DriverKind,
+    /// Drop clients that take longer to negotiate
+    #[arg(long, value_name = "DELAY", default_value = "30s", value_parser = delay)]
+    pub handshake_timeout: Duration,
+    /// Serve at most so many clients at a time
+    #[arg(long, value_name = "N", default_value_t = 65536,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+}
+
+/// Why there is nothing to run.
+pub enum Early {
+    /// Help or version: printed on standard output.
+    Text(String),
+    /// A mistake.
+    Mistake(Error),
+}
+
+impl Early {
+    /// Prints the text; a mistake is the caller's to report.
+    pub fn finish(self) -> Result<ExitCode> {
+        match self {
+            Early::Text(text) => crate::topics::print(&text),
+            Early::Mistake(error) => Err(error),
+        }
+    }
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// Help or version was asked for, or there is a mistake in it.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, Early> {
+    Cli::try_parse_from(words).map_err(|error| {
+        use clap::error::ErrorKind::{
+            DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+        };
+        match error.kind() {
+            DisplayHelp | DisplayVersion => Early::Text(error.render().to_string()),
+            DisplayHelpOnMissingArgumentOrSubcommand => Early::Mistake(
+                Error::new(ErrorKind::Config, "what is to be done?")
+                    .hint("'blkit help' lists the commands"),
+            ),
+            _ => Early::Mistake(mistake(&error)),
+        }
+    })
+}
+
+/// The help text of the program, or of one of its commands; `None` if there is no such command.
+pub fn command_help(name: Option<&str>) -> Option<String> {
+    let mut root = Cli::command();
+    // Builds the names that usage lines show, such as `blkit serve`.
+    root.build();
+    let command = match name {
+        None => &mut root,
+        Some(name) => root.find_subcommand_mut(name)?,
+    };
+    Some(command.render_long_help().to_string())
+}
+
+/// The names of the commands.
+pub fn commands() -> Vec<String> {
+    let root = Cli::command();
+    root.get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect()
+}
+
+/// A mistake as an error of ours: its first line, and what was meant.
+fn mistake(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("the command line is wrong");
+    let mut what = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    if what.ends_with(':') {
+        // A list follows: what is missing.
+        let list = lines.take_while(|line| !line.starts_with("Usage:"));
+        what = format!("{what} {}", list.collect::<Vec<_>>().join(" "));
+    }
+    let mistake = Error::new(ErrorKind::Config, what);
+    match suggestion(error) {
+        Some(meant) => mistake.hint(format!("did you mean '{meant}'?")),
+        None => mistake.hint("'blkit help serve' lists the options"),
+    }
+}
+
+fn suggestion(error: &clap::Error) -> Option<String> {
+    let kinds = [
+        ContextKind::SuggestedArg,
+        ContextKind::SuggestedSubcommand,
+        ContextKind::SuggestedValue,
+    ];
+    kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        ContextValue::Strings(texts) => texts.first().cloned(),
+        _ => None,
+    })
+}
+
+fn delay(text: &str) -> std::result::Result<Duration, String> {
+    config::grammar::delay(text)
+}
+
+fn driver(text: &str) -> std::result::Result<reactor::DriverKind, String> {
+    let parsed: std::result::Result<reactor::DriverKind, _> = text.parse();
+    parsed.map_err(|_| "must be auto, uring or poll".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(words: &[&str]) -> ServeArgs {
+        let all = ["blkit", "serve"].iter().chain(words).map(OsString::from);
+        match parse(all) {
+            Ok(Cli { command: Command::Serve(options), .. }) => options,
+            Ok(other) => panic!("not serve: {other:?}"),
+            Err(Early::Text(text)) => panic!("help: {text}"),
+            Err(Early::Mistake(error)) => panic!("{error:?}"),
+        }
+    }
+
+    fn wrong(words: &[&str]) -> Error {
+        match parse(["blkit"].iter().chain(words).map(OsString::from)) {
+            Err(Early::Mistake(error)) => error,
+            Err(Early::Text(text)) => panic!("help: {text}"),
+            Ok(cli) => panic!("accepted: {cli:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_and_after_the_source() {
+        let options = serve(&["-r", "memory", "1M", "-U", "/s", "rdelay=1", "--filter", "delay"]);
+        assert!(options.read_only);
+        assert_eq!(options.source, "memory");
+        assert_eq!(options.words, ["1M", "rdelay=1"]);
+        assert_eq!(options.filters, ["delay"]);
+        assert_eq!(options.unix, Some("/s".into()));
+        assert_eq!(options.handshake_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn after_two_dashes_everything_is_a_word() {
+        let options = serve(&["-p", "0", "--", "-odd.img", "-x"]);
+        assert_eq!(options.source, "-odd.img");
+        assert_eq!(options.words, ["-x"]);
+        assert_eq!(options.port, Some(0));
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_and_names_what_was_meant() {
+        let error = wrong(&["serve", "--read-onyl", "memory", "1M"]);
+        assert!(error.chain().contains("'--read-onyl'"), "{error:?}");
+        assert_eq!(error.hint_text(), Some("did you mean '--read-only'?"));
+        let error = wrong(&["sevre"]);
+        assert_eq!(error.hint_text(), Some("did you mean 'serve'?"));
+        for words in [
+            &["serve"][..],
+            &["serve", "-p", "65536", "null"],
+            &["serve", "-t", "0", "null"],
+            &["serve", "--io", "fast", "null"],
+            &["serve", "--handshake-timeout", "soon", "null"],
+            &["serve", "-U", "/s", "-p", "1", "null"],
+            &["serve", "-i", "nowhere", "null"],
+        ] {
+            let error = wrong(words);
+            assert!(!error.chain().contains('\n'), "{words:?}: {error:?}");
+            assert!(!error.chain().starts_with("error"), "{words:?}: {error:?}");
+        }
+        assert!(wrong(&["serve"]).chain().contains("<SOURCE>"));
+    }
+
+    #[test]
+    fn every_command_has_help() {
+        for name in commands() {
+            assert!(command_help(Some(&name)).is_some_and(|text| text.contains("Usage: blkit")));
+        }
+        assert!(command_help(None).is_some_and(|text| text.contains("Exit status")));
+        assert!(command_help(Some("nothing")).is_none());
+    }
+}

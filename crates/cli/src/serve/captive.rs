@@ -1,0 +1,159 @@
+//! `--run`: the command in the original process, the server in the child.
+//!
+//! This way round, the shell that started us waits for the command's process, sees its status, and
+//! gives it the terminal; the server is in the background of it all. The server's process gets no
+//! part of standard input and output, ends when the original process does, and ignores the keys
+//! that interrupt the command, because it is the command's end that ends the server.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, PipeReader, Read},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::Path,
+    process::{Child, Command, ExitCode, ExitStatus},
+};
+
+use block::{Error, ErrorKind, Result};
+use reactor::process::{self, Ended, Signals};
+
+use super::listen::Endpoints;
+
+/// Runs `command` while the server in the process `server` lives; the server says on `ready` that
+/// clients may connect. Returns the command's status.
+///
+/// # Errors
+/// The server did not start (it has said why), or the command could not be run.
+pub fn run(
+    command: &str,
+    mut endpoints: Endpoints,
+    server: i32,
+    mut ready: PipeReader,
+) -> Result<ExitCode> {
+    // Were these left open, clients of a dead server would wait for ever.
+    drop(endpoints.take_sockets());
+    let mut byte = [0];
+    if ready.read(&mut byte).unwrap_or(0) == 0 {
+        let ended = process::wait_for(server);
+        return match ended {
+            Ok(Ended::Exited(status)) => Ok(ExitCode::from(u8::try_from(status.max(1)).unwrap_or(1))),
+            Ok(Ended::Killed(signal)) => Err(Error::new(
+                ErrorKind::Gone,
+                format!("signal {signal} killed the server before it was ready"),
+            )),
+            Err(error) => Err(Error::io("the server did not start", error)),
+        };
+    }
+    let status = run_command(command, &endpoints);
+    // It may have died already: its status tells.
+    let _ = process::send_signal(server, process::TERMINATE);
+    let ended = process::wait_for(server)
+        .map_err(|error| Error::io("cannot wait for the server", error))?;
+    let status = status?;
+    Ok(ExitCode::from(exit_status(status, ended)))
+}
+
+/// The status to exit with: the command's; if that is 0, the server's.
+fn exit_status(command: ExitStatus, server: Ended) -> u8 {
+    if let Some(signal) = command.signal() {
+        eprintln!("blkit: the command was killed by signal {signal}");
+        return 128u8.wrapping_add(signal as u8);
+    }
+    match (command.code().unwrap_or(1), server) {
+        (0, Ended::Exited(status)) => status as u8,
+        (0, Ended::Killed(signal)) => {
+            eprintln!("blkit: signal {signal} killed the server");
+            128u8.wrapping_add(signal as u8)
+        }
+        (status, _) => status as u8,
+    }
+}
+
+/// Runs the command to its end, and passes on to it the signals that ask us to end.
+fn run_command(command: &str, endpoints: &Endpoints) -> Result<ExitStatus> {
+    let cannot = |error: io::Error| Error::io("cannot run the command", error);
+    let mut wanted = process::TERMINATION.to_vec();
+    wanted.push(process::CHILD);
+    // The mask and the descriptor come before the command, or its end could be missed.
+    process::block_signals(&wanted).map_err(cannot)?;
+    let signals = Signals::new(&wanted).map_err(cannot)?;
+    let mut child: Child = Command::new("/bin/sh")
+        .arg0("sh")
+        .arg("-c")
+        .arg(script(command, endpoints))
+        .spawn()
+        .map_err(cannot)?;
+    loop {
+        if let Some(status) = child.try_wait().map_err(cannot)? {
+            return Ok(status);
+        }
+        let received = signals.wait().map_err(cannot)?;
+        // A key pressed on the terminal has reached the command without our help.
+        if received.signal != process::CHILD && !received.from_kernel {
+            // It may have ended in this very moment.
+            let _ = process::send_signal(child.id() as i32, received.signal);
+        }
+    }
+}
+
+/// The command with its variables set in front: shell variables, not exported ones, so that they
+/// cannot change what the programs it starts do.
+fn script(command: &str, endpoints: &Endpoints) -> OsString {
+    let port = endpoints.port().map(|port| port.to_string());
+    let socket = endpoints.unix_socket().map(Path::as_os_str);
+    let variables = [
+        ("uri", OsStr::new(endpoints.uri())),
+        ("nbd", OsStr::new(endpoints.uri())),
+        ("port", OsStr::new(port.as_deref().unwrap_or_default())),
+        ("unixsocket", socket.unwrap_or_default()),
+    ];
+    let mut script = OsString::new();
+    for (name, value) in variables {
+        script.push(format!("{name}="));
+        script.push(quote(value));
+        script.push("\n");
+    }
+    script.push(command);
+    script
+}
+
+/// A word of the shell that means `text`.
+fn quote(text: &OsStr) -> OsString {
+    let mut word = b"'".to_vec();
+    for &byte in text.as_bytes() {
+        match byte {
+            b'\'' => word.extend_from_slice(br"'\''"),
+            _ => word.push(byte),
+        }
+    }
+    word.push(b'\'');
+    OsString::from_vec(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_the_shell() {
+        for text in ["", "a b", "it's", "$(echo x)", "a\nb\\'\"`"] {
+            let mut script = OsString::from("printf %s ");
+            script.push(quote(OsStr::new(text)));
+            let output = Command::new("sh").arg("-c").arg(script).output().expect("sh");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+        }
+    }
+
+    #[test]
+    fn the_command_s_status_counts_first() {
+        let exited = |status: i32| ExitStatus::from_raw(status << 8);
+        assert_eq!(exit_status(exited(0), Ended::Exited(0)), 0);
+        assert_eq!(exit_status(exited(7), Ended::Exited(0)), 7);
+        assert_eq!(exit_status(exited(7), Ended::Killed(9)), 7);
+        assert_eq!(exit_status(exited(0), Ended::Exited(1)), 1);
+        assert_eq!(exit_status(exited(0), Ended::Killed(9)), 137);
+        assert_eq!(exit_status(ExitStatus::from_raw(9), Ended::Exited(0)), 137);
+    }
+}
