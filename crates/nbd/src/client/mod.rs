@@ -6,11 +6,13 @@
 //! connection, nothing more: everything it says is checked against what was asked.
 
 mod handshake;
+mod options;
+mod pending;
 mod replies;
 mod request;
 
-pub use handshake::{
-    BlockSizeInfo, ClientOptions, Connected, Event, Failure, Goal, Handshake, Tls,
-};
-pub use replies::{Descriptors, Pending, Replies, Reply};
+pub use handshake::Handshake;
+pub use options::{BlockSizeInfo, ClientOptions, Connected, Event, Failure, Goal, Tls};
+pub use pending::Pending;
+pub use replies::{Descriptors, Replies, Reply};
 pub use request::{Request, encode_request, encode_status_request};

@@ -13,75 +13,7 @@ use crate::proto::{self, Mode, limits};
 use crate::server::reply::Extent;
 use crate::wire::Reader;
 
-/// A request in flight, kept by the driver until a reply event with `last` set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pending {
-    command: u16,
-    df: bool,
-    req_one: bool,
-    offset: u64,
-    length: u64,
-    /// Bytes of a read that no chunk has covered yet.
-    left: u64,
-    content_chunks: u32,
-    errors: u32,
-    /// Block status chunks that may still come.
-    statuses: u32,
-    answered: bool,
-}
-
-impl Pending {
-    /// For a request that is about to be sent. `contexts` is the number of metadata contexts it
-    /// will be answered for; only block status looks at it.
-    pub fn new(request: &super::Request, contexts: u32) -> Pending {
-        let read = request.command == proto::CMD_READ;
-        Pending {
-            command: request.command,
-            df: request.flags & proto::CMD_FLAG_DF != 0,
-            req_one: request.flags & proto::CMD_FLAG_REQ_ONE != 0,
-            offset: request.offset,
-            length: request.length,
-            left: if read { request.length } else { 0 },
-            content_chunks: 0,
-            errors: 0,
-            statuses: contexts,
-            answered: false,
-        }
-    }
-
-    /// Takes note of a content chunk. Overlapping chunks are only noticed when their sum is too
-    /// large; then, as ever, no byte outside of the request's range is touched.
-    fn content(&mut self, chunk: u16, offset: u64, length: u64) -> Result<(), Violation> {
-        if self.command != proto::CMD_READ {
-            return Err(Violation::ChunkType(chunk));
-        }
-        let inside = offset
-            .checked_sub(self.offset)
-            .and_then(|start| start.checked_add(length))
-            .is_some_and(|end| end <= self.length);
-        if length == 0 || !inside || length > self.left {
-            return Err(Violation::ChunkRange);
-        }
-        self.left -= length;
-        self.content_chunks += 1;
-        if self.df && self.content_chunks > 1 {
-            return Err(Violation::Fragmented);
-        }
-        Ok(())
-    }
-
-    /// Takes note of the end of a reply.
-    fn end(&self) -> Result<(), Violation> {
-        if self.errors != 0 {
-            return Ok(());
-        }
-        match self.command {
-            proto::CMD_READ if self.left != 0 => Err(Violation::ShortRead(self.left)),
-            proto::CMD_BLOCK_STATUS if !self.answered => Err(Violation::BadStatus),
-            _ => Ok(()),
-        }
-    }
-}
+use super::pending::Pending;
 
 /// The next thing in the stream. `last` ends the reply: the cookie is free again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -312,45 +244,16 @@ impl Replies {
             chunk: kind,
             length,
         });
-        let mut reader = Reader(&bytes[head_len..]);
+        let reader = Reader(&bytes[head_len..]);
         let (consumed, reply) = match kind {
             proto::REPLY_TYPE_NONE if length != 0 => return bad_length,
             proto::REPLY_TYPE_NONE if !last => return Err(Violation::BadError),
             proto::REPLY_TYPE_NONE => (head_len, Reply::Done { cookie }),
-            proto::REPLY_TYPE_OFFSET_DATA => {
-                let Some(length) = length.checked_sub(8).filter(|length| *length != 0) else {
-                    return bad_length;
-                };
-                let Some(offset) = reader.u64() else {
+            proto::REPLY_TYPE_OFFSET_DATA | proto::REPLY_TYPE_OFFSET_HOLE => {
+                let Some(content) = content_chunk(&chunk, reader, pending)? else {
                     return Ok((0, None));
                 };
-                pending.content(kind, offset, length)?;
-                (
-                    head_len + 8,
-                    Reply::Data {
-                        cookie,
-                        offset,
-                        length,
-                        last,
-                    },
-                )
-            }
-            proto::REPLY_TYPE_OFFSET_HOLE if length != 12 => return bad_length,
-            proto::REPLY_TYPE_OFFSET_HOLE => {
-                let (Some(offset), Some(length)) = (reader.u64(), reader.u32()) else {
-                    return Ok((0, None));
-                };
-                let length = u64::from(length);
-                pending.content(kind, offset, length)?;
-                (
-                    head_len + 12,
-                    Reply::Hole {
-                        cookie,
-                        offset,
-                        length,
-                        last,
-                    },
-                )
+                content
             }
             proto::REPLY_TYPE_BLOCK_STATUS | proto::REPLY_TYPE_BLOCK_STATUS_EXT => {
                 let Some((consumed, status)) = self.status_head(&chunk, reader, pending)? else {
@@ -500,6 +403,58 @@ fn chunk_header(bytes: &[u8], extended: bool) -> Option<Chunk> {
         length,
         head_len,
     })
+}
+
+/// The fixed part of a chunk of data, or a hole.
+fn content_chunk<'a>(
+    chunk: &Chunk,
+    mut reader: Reader<'_>,
+    pending: &mut Pending,
+) -> Result<Option<(usize, Reply<'a>)>, Violation> {
+    let Chunk {
+        cookie,
+        kind,
+        length,
+        head_len,
+        ..
+    } = *chunk;
+    let last = chunk.flags & proto::REPLY_FLAG_DONE != 0;
+    let hole = kind == proto::REPLY_TYPE_OFFSET_HOLE;
+    if (hole && length != 12) || (!hole && length < 9) {
+        return Err(Violation::ChunkLength {
+            chunk: kind,
+            length,
+        });
+    }
+    let Some(offset) = reader.u64() else {
+        return Ok(None);
+    };
+    if !hole {
+        let length = length - 8;
+        pending.content(kind, offset, length)?;
+        return Ok(Some((
+            head_len + 8,
+            Reply::Data {
+                cookie,
+                offset,
+                length,
+                last,
+            },
+        )));
+    }
+    let Some(length) = reader.u32().map(u64::from) else {
+        return Ok(None);
+    };
+    pending.content(kind, offset, length)?;
+    Ok(Some((
+        head_len + 12,
+        Reply::Hole {
+            cookie,
+            offset,
+            length,
+            last,
+        },
+    )))
 }
 
 /// An error chunk of a known or unknown type; all start with error, length of text, and text.

@@ -5,7 +5,8 @@
 //! announced. Options that need to know an export become an [`Event`]; while an answer is due
 //! nothing more is consumed, so the driver may take its time. All other options are answered here.
 
-use super::export::{BlockSizePolicy, BlockSizes};
+use super::answer::{block_size_info, describe, option_of, refuse, reply};
+use super::export::BlockSizePolicy;
 use super::export::{Context, ExportInfo, Negotiated, Refused, ServerOptions, TlsMode};
 use super::options::{self, ContextRequest, OpenRequest, Purpose};
 use super::transmission::Served;
@@ -28,7 +29,8 @@ pub enum Event {
     Abort,
 }
 
-/// The machine. See the [module's head](self) for how it is driven.
+/// The haggling of options, server's side. Feed it what comes from the client, answer its events.
+/// Bytes may come in any pieces; at most 64 KiB of them are held.
 #[derive(Debug)]
 pub struct Handshake {
     options: ServerOptions,
@@ -639,71 +641,6 @@ impl Handshake {
 
 fn too_big() -> Refused {
     Refused::new(proto::REP_ERR_TOO_BIG, "the option's data is too long")
-}
-
-const fn option_of(purpose: Purpose) -> u32 {
-    match purpose {
-        Purpose::Info => proto::OPT_INFO,
-        Purpose::Go => proto::OPT_GO,
-        Purpose::ExportName => proto::OPT_EXPORT_NAME,
-    }
-}
-
-/// The successful answer to `OPT_INFO` and `OPT_GO`.
-fn describe(out: &mut Vec<u8>, request: &OpenRequest, info: &ExportInfo, flags: u16) {
-    let option = option_of(request.purpose);
-    let mut fact = |kind: u16, data: &[&[u8]]| {
-        let kind = kind.to_be_bytes();
-        let parts: Vec<&[u8]> = std::iter::once(&kind[..])
-            .chain(data.iter().copied())
-            .collect();
-        reply(out, option, proto::REP_INFO, &parts);
-    };
-    fact(
-        proto::INFO_EXPORT,
-        &[&info.size.to_be_bytes(), &flags.to_be_bytes()],
-    );
-    if request.wants.name {
-        fact(proto::INFO_NAME, &[clip(&info.name).as_bytes()]);
-    }
-    if request.wants.description && !info.description.is_empty() {
-        fact(
-            proto::INFO_DESCRIPTION,
-            &[clip(&info.description).as_bytes()],
-        );
-    }
-    if let Some(sizes) = info.block_sizes.filter(|_| request.wants.block_size) {
-        block_size_info(out, option, sizes);
-    }
-    reply(out, option, proto::REP_ACK, &[]);
-}
-
-fn block_size_info(out: &mut Vec<u8>, option: u32, sizes: BlockSizes) {
-    let kind = proto::INFO_BLOCK_SIZE.to_be_bytes();
-    let [minimum, preferred, maximum] =
-        [sizes.minimum(), sizes.preferred(), sizes.maximum()].map(u32::to_be_bytes);
-    reply(
-        out,
-        option,
-        proto::REP_INFO,
-        &[&kind, &minimum, &preferred, &maximum],
-    );
-}
-
-fn refuse(out: &mut Vec<u8>, option: u32, refused: &Refused) {
-    let code = refused.code | proto::REP_FLAG_ERROR;
-    reply(out, option, code, &[clip(&refused.text).as_bytes()]);
-}
-
-fn reply(out: &mut Vec<u8>, option: u32, kind: u32, data: &[&[u8]]) {
-    let length: usize = data.iter().map(|part| part.len()).sum();
-    out.extend_from_slice(&proto::REP_MAGIC.to_be_bytes());
-    out.extend_from_slice(&option.to_be_bytes());
-    out.extend_from_slice(&kind.to_be_bytes());
-    out.extend_from_slice(&(length as u32).to_be_bytes());
-    for part in data {
-        out.extend_from_slice(part);
-    }
 }
 
 #[cfg(test)]

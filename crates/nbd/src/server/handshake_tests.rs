@@ -1,5 +1,6 @@
 use super::*;
 use crate::proto::*;
+use crate::server::BlockSizes;
 
 /// An option as a client sends it.
 fn option(option: u32, data: &[u8]) -> Vec<u8> {
@@ -31,8 +32,11 @@ fn context_data(name: &str, queries: &[&str]) -> Vec<u8> {
     data
 }
 
-/// Takes a stream of option replies apart: (option, type, data).
-fn replies(mut out: &[u8]) -> Vec<(u32, u32, Vec<u8>)> {
+/// Option replies: (option, type, data).
+type Replies = Vec<(u32, u32, Vec<u8>)>;
+
+/// Takes a stream of option replies apart.
+fn replies(mut out: &[u8]) -> Replies {
     let mut found = Vec::new();
     while !out.is_empty() {
         let mut reader = Reader(out);
@@ -63,7 +67,7 @@ fn new() -> Handshake {
 }
 
 /// Sends one option; gives the event, and the replies so far.
-fn send(handshake: &mut Handshake, bytes: &[u8]) -> (Option<Event>, Vec<(u32, u32, Vec<u8>)>) {
+fn send(handshake: &mut Handshake, bytes: &[u8]) -> (Option<Event>, Replies) {
     let mut out = Vec::new();
     let (consumed, event) = handshake.input(bytes, &mut out).expect("no violation");
     assert_eq!(consumed, bytes.len());
@@ -125,10 +129,7 @@ fn select(handshake: &mut Handshake, name: &str, queries: &[&str]) -> Vec<u32> {
         .collect()
 }
 
-type Opened = (
-    Result<Option<Negotiated>, Violation>,
-    Vec<(u32, u32, Vec<u8>)>,
-);
+type Opened = (Result<Option<Negotiated>, Violation>, Replies);
 
 /// Sends `OPT_GO` or `OPT_INFO` and answers it.
 fn open(

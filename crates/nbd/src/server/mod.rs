@@ -6,10 +6,12 @@
 //! [`reply::ReplyTo`] writes the heads of replies. The machine is dropped by then: an idle
 //! connection keeps `Negotiated` only.
 
+mod answer;
 mod export;
 mod handshake;
 mod options;
 pub mod reply;
+mod request;
 pub mod transmission;
 
 pub use export::{

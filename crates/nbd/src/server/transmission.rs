@@ -7,69 +7,10 @@
 //! needs no second check.
 
 use super::export::{Context, ExportInfo};
-use super::reply::ReplyTo;
-use crate::Violation;
 use crate::proto::{self, Mode, limits};
 use crate::wire::Reader;
 
-/// A request as the client sent it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestHeader {
-    /// Command flags.
-    pub flags: u16,
-    /// Command.
-    pub command: u16,
-    /// The client's mark for this request, to be repeated in its replies.
-    pub cookie: u64,
-    /// Offset in bytes.
-    pub offset: u64,
-    /// Length in bytes; with `CMD_FLAG_PAYLOAD_LEN` that of the payload.
-    pub length: u64,
-    /// Bytes of payload that follow the header; at most [`limits::MAX_PAYLOAD_SKIP`].
-    pub payload: u32,
-}
-
-impl RequestHeader {
-    /// What replies to this request are written with.
-    #[inline]
-    pub const fn reply(&self, mode: Mode) -> ReplyTo {
-        ReplyTo {
-            mode,
-            cookie: self.cookie,
-            offset: self.offset,
-        }
-    }
-}
-
-/// Takes one request header off the front of `bytes`: the header and its length (28 or 32).
-/// `None` means that it has not all come yet. A payload, if any, comes next in the stream.
-///
-/// # Errors
-///
-/// [`Violation::RequestMagic`], [`Violation::PayloadTooLong`].
-#[inline]
-pub fn parse_request(
-    bytes: &[u8],
-    extended: bool,
-) -> Result<Option<(RequestHeader, usize)>, Violation> {
-    if extended {
-        let Some(head) = bytes.first_chunk::<{ proto::EXTENDED_REQUEST_LEN }>() else {
-            return partial(bytes, proto::EXTENDED_REQUEST_MAGIC);
-        };
-        let request = decode(head, u64_at(head, 24), proto::EXTENDED_REQUEST_MAGIC)?;
-        // Writes should have the flag, but QEMU 10.0 sends them without it, data and all.
-        let has_payload =
-            request.flags & proto::CMD_FLAG_PAYLOAD_LEN != 0 || request.command == proto::CMD_WRITE;
-        Ok(Some((with_payload(request, has_payload)?, head.len())))
-    } else {
-        let Some(head) = bytes.first_chunk::<{ proto::REQUEST_LEN }>() else {
-            return partial(bytes, proto::REQUEST_MAGIC);
-        };
-        let request = decode(head, u64::from(u32_at(head, 24)), proto::REQUEST_MAGIC)?;
-        let has_payload = request.command == proto::CMD_WRITE;
-        Ok(Some((with_payload(request, has_payload)?, head.len())))
-    }
-}
+pub use super::request::{RequestHeader, parse_request};
 
 /// What requests of one connection are checked against. `size` may be changed when the export is
 /// resized.
@@ -343,37 +284,22 @@ fn classify(request: &RequestHeader, served: &Served) -> Result<Command, Why> {
     let rest = allowed_flags(flags, served)?;
     match command {
         proto::CMD_READ => {
-            only(
-                rest,
-                if advertised(proto::FLAG_SEND_DF) {
-                    proto::CMD_FLAG_DF
-                } else {
-                    0
-                },
-            )?;
+            let df = when(advertised(proto::FLAG_SEND_DF), proto::CMD_FLAG_DF);
+            only(rest, df)?;
             in_range(offset, length, served)?;
             let length = payload(length, served)?;
-            Ok(Command::Read {
-                offset,
-                length,
-                df: flags & proto::CMD_FLAG_DF != 0,
-            })
+            let df = flags & proto::CMD_FLAG_DF != 0;
+            Ok(Command::Read { offset, length, df })
         }
         proto::CMD_WRITE => {
             let extended = served.mode.is_extended();
-            only(
-                rest,
-                if extended {
-                    proto::CMD_FLAG_PAYLOAD_LEN
-                } else {
-                    0
-                },
-            )?;
+            only(rest, when(extended, proto::CMD_FLAG_PAYLOAD_LEN))?;
             writable(served)?;
             in_range(offset, length, served)?;
+            let length = payload(length, served)?;
             Ok(Command::Write {
                 offset,
-                length: payload(length, served)?,
+                length,
                 fua,
             })
         }
@@ -415,11 +341,10 @@ fn write_zeroes(request: &RequestHeader, rest: u16, served: &Served) -> Result<C
         length,
         ..
     } = *request;
-    let fast = if served.flags & proto::FLAG_SEND_FAST_ZERO != 0 {
-        proto::CMD_FLAG_FAST_ZERO
-    } else {
-        0
-    };
+    let fast = when(
+        served.flags & proto::FLAG_SEND_FAST_ZERO != 0,
+        proto::CMD_FLAG_FAST_ZERO,
+    );
     only(rest, proto::CMD_FLAG_NO_HOLE | fast)?;
     writable(served)?;
     supported(served.flags & proto::FLAG_SEND_WRITE_ZEROES != 0)?;
@@ -445,11 +370,10 @@ fn block_status(request: &RequestHeader, rest: u16, served: &Served) -> Result<C
         payload,
         ..
     } = *request;
-    let with_payload = if served.flags & proto::FLAG_BLOCK_STATUS_PAYLOAD != 0 {
-        proto::CMD_FLAG_PAYLOAD_LEN
-    } else {
-        0
-    };
+    let with_payload = when(
+        served.flags & proto::FLAG_BLOCK_STATUS_PAYLOAD != 0,
+        proto::CMD_FLAG_PAYLOAD_LEN,
+    );
     only(rest, proto::CMD_FLAG_REQ_ONE | with_payload)?;
     if served.contexts == 0 || !served.mode.has_chunks() {
         return Err(Why::NoContexts);
@@ -481,6 +405,12 @@ fn allowed_flags(flags: u16, served: &Served) -> Result<u16, Why> {
         return Err(Why::Flags);
     }
     Ok(flags & !proto::CMD_FLAG_FUA)
+}
+
+/// A flag, if it may be used at all.
+#[inline]
+const fn when(allowed: bool, flag: u16) -> u16 {
+    if allowed { flag } else { 0 }
 }
 
 #[inline]
@@ -547,62 +477,6 @@ fn refuse(why: Why, request: &RequestHeader) -> Refusal {
         text: why.text(),
         payload: u64::from(request.payload),
     }
-}
-
-#[inline]
-fn decode<const N: usize>(
-    head: &[u8; N],
-    length: u64,
-    magic: u32,
-) -> Result<RequestHeader, Violation> {
-    let found = u32_at(head, 0);
-    if found != magic {
-        return Err(Violation::RequestMagic(found));
-    }
-    Ok(RequestHeader {
-        flags: (u32_at(head, 4) >> 16) as u16,
-        command: u32_at(head, 4) as u16,
-        cookie: u64_at(head, 8),
-        offset: u64_at(head, 16),
-        length,
-        payload: 0,
-    })
-}
-
-#[inline]
-fn with_payload(request: RequestHeader, has_payload: bool) -> Result<RequestHeader, Violation> {
-    if !has_payload {
-        return Ok(request);
-    }
-    if request.length > limits::MAX_PAYLOAD_SKIP {
-        return Err(Violation::PayloadTooLong(request.length));
-    }
-    Ok(RequestHeader {
-        payload: request.length as u32,
-        ..request
-    })
-}
-
-/// Garbage is told apart by its first four bytes, before a whole header has come.
-#[cold]
-fn partial(bytes: &[u8], magic: u32) -> Result<Option<(RequestHeader, usize)>, Violation> {
-    match bytes
-        .first_chunk::<4>()
-        .map(|found| u32::from_be_bytes(*found))
-    {
-        Some(found) if found != magic => Err(Violation::RequestMagic(found)),
-        _ => Ok(None),
-    }
-}
-
-#[inline]
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-#[inline]
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) << 32 | u64::from(u32_at(bytes, at + 4))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Violation;
 use crate::proto::*;
 
 const ALL: u16 = FLAG_HAS_FLAGS
@@ -214,6 +215,14 @@ fn every_command_passes() {
     for (request, expected) in table {
         assert_eq!(check(&request, &extended), Ok(expected));
     }
+    // There is no way to refuse a disconnect.
+    let odd = request(CMD_DISC, u16::MAX, 7, 7);
+    assert_eq!(check(&odd, &extended), Ok(Command::Disconnect));
+}
+
+#[test]
+fn writes_and_the_payload_flag() {
+    let extended = served(Mode::Extended);
     // The flag is for extended headers only; a compact write is without.
     let write = Command::Write {
         offset: 0,
@@ -228,9 +237,6 @@ fn every_command_passes() {
     assert_eq!(check(&request(CMD_WRITE, 0, 0, 1), &extended), Ok(write));
     let flagged = request(CMD_WRITE, CMD_FLAG_PAYLOAD_LEN, 0, 1);
     assert_eq!(error(&flagged, &served(Mode::Structured)), EINVAL);
-    // There is no way to refuse a disconnect.
-    let odd = request(CMD_DISC, u16::MAX, 7, 7);
-    assert_eq!(check(&odd, &extended), Ok(Command::Disconnect));
 }
 
 #[test]
