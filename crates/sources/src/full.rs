@@ -65,14 +65,21 @@ mod tests {
 
     #[test]
     fn no_space_is_left() {
-        let bench = Bench::open(new(FullConfig { size: Size(1 << 20) }).unwrap());
+        let bench = Bench::open(
+            new(FullConfig {
+                size: Size(1 << 20),
+            })
+            .unwrap(),
+        );
         assert_eq!(bench.write(0, &[0]).unwrap_err(), Errno::ENOSPC);
         assert_eq!(
             bench.plain(Op::WriteZeroes, 0, 9).unwrap_err(),
             Errno::ENOSPC
         );
         assert_eq!(
-            bench.flagged(Op::WriteZeroes, 0, 9, Flags::FAST_ZERO).unwrap_err(),
+            bench
+                .flagged(Op::WriteZeroes, 0, 9, Flags::FAST_ZERO)
+                .unwrap_err(),
             Errno::ENOTSUP
         );
         bench.plain(Op::Discard, 0, 1 << 20).unwrap();

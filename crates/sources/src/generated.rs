@@ -7,8 +7,8 @@
 use std::{rc::Rc, sync::Arc};
 
 use block::{
-    Data, Errno, ExtentFlags, Flags, Iov, IoError, Limits, Op, OpSet, Outcome, Pool, Queue, Reactor,
-    Request, Segments, SharedMem, Source,
+    Data, Errno, ExtentFlags, Flags, IoError, Iov, Limits, Op, OpSet, Outcome, Pool, Queue,
+    Reactor, Request, Segments, SharedMem, Source,
 };
 
 use crate::{null::give_extents, single};
@@ -70,7 +70,8 @@ impl<C: Content> GeneratedQueue<C> {
     fn read(&self, mut req: Request) {
         let (offset, len) = (req.offset(), req.len() as usize);
         if req.len() > INLINE {
-            let (content, mut remote) = (self.content.clone(), req.into_remote(self.reactor.inbox()));
+            let (content, mut remote) =
+                (self.content.clone(), req.into_remote(self.reactor.inbox()));
             return self.reactor.offload(Pool::Cpu, move || {
                 let mut bytes = vec![0; len];
                 fill(&*content, offset, &mut bytes);
@@ -112,7 +113,9 @@ impl<C: Content> GeneratedQueue<C> {
         let (content, node) = (self.content.clone(), self.node.clone());
         let remote = req.into_remote(self.reactor.inbox());
         self.reactor.offload(Pool::Cpu, move || {
-            let place = difference(&*content, offset, len, |at, step| remote.read_data(at, step));
+            let place = difference(&*content, offset, len, |at, step| {
+                remote.read_data(at, step)
+            });
             remote.complete(verdict(place, &node));
         });
     }

@@ -67,7 +67,12 @@ mod tests {
 
     #[test]
     fn everything_succeeds_and_nothing_stays() {
-        let bench = Bench::open(new(NullConfig { size: Size(1 << 40) }).unwrap());
+        let bench = Bench::open(
+            new(NullConfig {
+                size: Size(1 << 40),
+            })
+            .unwrap(),
+        );
         bench.write(5, b"hello").unwrap();
         assert_eq!(bench.read(0, 10).unwrap(), [0; 10]);
         for op in [Op::Flush, Op::WriteZeroes, Op::Discard, Op::Cache] {

@@ -53,18 +53,28 @@ mod tests {
 
     #[test]
     fn bytes_tell_their_place() {
-        let bench = Bench::open(new(PatternConfig { size: Size(1 << 60) }).unwrap());
+        let bench = Bench::open(
+            new(PatternConfig {
+                size: Size(1 << 60),
+            })
+            .unwrap(),
+        );
         assert_eq!(
             bench.read(8, 16).unwrap(),
             [0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 16]
         );
         assert_eq!(bench.read(0x1234_5678_9abf, 1).unwrap(), [0xb8]);
-        assert_eq!(bench.read(0x1234_5678_9abd, 2).unwrap(), [0x56, 0x78]);
+        assert_eq!(bench.read(0x1234_5678_9abd, 2).unwrap(), [0x78, 0x9a]);
     }
 
     #[test]
     fn only_the_right_bytes_can_be_written() {
-        let bench = Bench::open(new(PatternConfig { size: Size(1 << 30) }).unwrap());
+        let bench = Bench::open(
+            new(PatternConfig {
+                size: Size(1 << 30),
+            })
+            .unwrap(),
+        );
         let mut bytes = bench.read(12345, 70_000).unwrap();
         bench.write(12345, &bytes).unwrap();
         bytes[65_000] ^= 1;

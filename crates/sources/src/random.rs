@@ -89,7 +89,10 @@ mod tests {
         assert_eq!(two.read(1001, 5000).unwrap(), bytes);
         assert_eq!(two.read(2000, 10).unwrap(), bytes[999..1009]);
         assert_ne!(other.read(1001, 5000).unwrap(), bytes);
-        assert_ne!(bench(None).read(0, 64).unwrap(), bench(None).read(0, 64).unwrap());
+        assert_ne!(
+            bench(None).read(0, 64).unwrap(),
+            bench(None).read(0, 64).unwrap()
+        );
         // The published first output of SplitMix64 for seed 1234567.
         assert_eq!(
             bench(Some(1_234_567)).read(0, 8).unwrap(),
@@ -104,7 +107,10 @@ mod tests {
             counts[usize::from(byte)] += 1;
         }
         // 4096 expected each; eight standard deviations either way.
-        assert!(counts.iter().all(|n| (3584..4608).contains(n)), "{counts:?}");
+        assert!(
+            counts.iter().all(|n| (3584..4608).contains(n)),
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -114,7 +120,10 @@ mod tests {
         bench.write(77, &bytes).unwrap();
         bytes[(3 << 20) - 1] ^= 0x80;
         assert_eq!(bench.write(77, &bytes).unwrap_err(), Errno::EIO);
-        assert_eq!(bench.plain(Op::WriteZeroes, 0, 4096).unwrap_err(), Errno::EIO);
+        assert_eq!(
+            bench.plain(Op::WriteZeroes, 0, 4096).unwrap_err(),
+            Errno::EIO
+        );
         bench.plain(Op::Discard, 0, 4096).unwrap();
     }
 }

@@ -49,10 +49,7 @@ pub(crate) fn parse<C: Config>(args: &[Arg]) -> Result<C> {
     })
 }
 
-fn entry<C: Config>(
-    summary: &'static str,
-    make: fn(&[Arg]) -> Result<Arc<dyn Source>>,
-) -> Entry {
+fn entry<C: Config>(summary: &'static str, make: fn(&[Arg]) -> Result<Arc<dyn Source>>) -> Entry {
     let schema = C::schema();
     Entry {
         name: schema.name,
@@ -87,12 +84,20 @@ mod tests {
     fn bad_arguments_are_configuration_errors() {
         let error = (find("memory").make)(&[]).err().expect("a size is needed");
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.chain().starts_with("memory: size="), "{}", error.chain());
+        assert!(
+            error.chain().starts_with("memory: size="),
+            "{}",
+            error.chain()
+        );
         let args = [Arg::parse("siez=1M")];
         let error = (find("memory").make)(&args).err().expect("unknown key");
         assert_eq!(error.hint_text(), Some("did you mean 'size'?"));
         let args = [Arg::parse("size=ten")];
         let error = (find("null").make)(&args).err().expect("not a size");
-        assert!(error.chain().starts_with("null: size=ten: "), "{}", error.chain());
+        assert!(
+            error.chain().starts_with("null: size=ten: "),
+            "{}",
+            error.chain()
+        );
     }
 }

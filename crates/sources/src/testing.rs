@@ -113,7 +113,8 @@ impl Bench {
 
     pub fn write_flagged(&self, at: u64, bytes: &[u8], flags: Flags) -> Result<(), IoError> {
         let iov = self.memory(bytes);
-        self.call(Op::Write, at, bytes.len() as u64, flags, iov.into()).map(drop)
+        self.call(Op::Write, at, bytes.len() as u64, flags, iov.into())
+            .map(drop)
     }
 
     pub fn plain(&self, op: Op, at: u64, len: u64) -> Result<(), IoError> {

@@ -1,10 +1,6 @@
 //! An opened file as a device: its limits, and what its queues share.
 
-use std::{
-    fs::File,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{fs::File, rc::Rc, sync::Arc};
 
 use block::{Device, Limits, Op, OpSet, Queue, Reactor, Result, Support};
 

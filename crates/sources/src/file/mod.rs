@@ -178,7 +178,10 @@ struct Shared {
 
 enum What {
     File(PathBuf),
-    Dir { path: PathBuf, fd: OnceLock<OwnedFd> },
+    Dir {
+        path: PathBuf,
+        fd: OnceLock<OwnedFd>,
+    },
 }
 
 impl Source for FileSource {

@@ -71,7 +71,11 @@ impl std::fmt::Display for Place<'_> {
 
 impl Place<'_> {
     fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let mut flags = flags | OFlags::CLOEXEC;
+        // openat2 is strict: nothing is opened with O_PATH, so there is no terminal to refuse.
+        if !flags.contains(OFlags::PATH) {
+            flags |= OFlags::NOCTTY;
+        }
         match self {
             Place::Path(path) => Ok(fs::open(*path, flags, Mode::empty())?),
             Place::In(dir, name, _) => open_beneath(dir, name, flags),
@@ -213,10 +217,12 @@ pub(super) fn list(dir: &OwnedFd) -> Result<Vec<String>> {
         };
         let served = match entry.file_type() {
             FileType::RegularFile | FileType::BlockDevice => true,
-            FileType::Symlink | FileType::Unknown => check_name(name).is_ok() && {
-                let fd = open_beneath(dir, name, OFlags::PATH | OFlags::CLOEXEC);
-                fd.is_ok_and(|fd| fs::fstat(fd).is_ok_and(|stat| key(&stat).is_some()))
-            },
+            FileType::Symlink | FileType::Unknown => {
+                check_name(name).is_ok() && {
+                    let fd = open_beneath(dir, name, OFlags::PATH | OFlags::CLOEXEC);
+                    fd.is_ok_and(|fd| fs::fstat(fd).is_ok_and(|stat| key(&stat).is_some()))
+                }
+            }
             _ => false,
         };
         if served {
@@ -349,7 +355,9 @@ fn measure(
         opened.size = fs::seek(&opened.data, SeekFrom::End(0))?;
         opened.block = fs::ioctl_blksszget(&opened.data)?;
         opened.memory_align = opened.block;
-        opened.preferred = blkdev::optimal_io_size(&opened.data).map_or(0, u64::from).max(4096);
+        opened.preferred = blkdev::optimal_io_size(&opened.data)
+            .map_or(0, u64::from)
+            .max(4096);
         opened.rotational = rotational(device);
     }
     if direct {

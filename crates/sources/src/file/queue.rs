@@ -200,11 +200,7 @@ impl Shared {
     }
 
     /// Serves a request on the pool.
-    fn offload(
-        &self,
-        req: Request,
-        job: impl FnOnce(&mut Remote) -> Outcome + Send + 'static,
-    ) {
+    fn offload(&self, req: Request, job: impl FnOnce(&mut Remote) -> Outcome + Send + 'static) {
         let mut remote = req.into_remote(self.reactor.inbox());
         self.reactor.offload(Pool::Blocking, move || {
             let outcome = job(&mut remote);

@@ -72,16 +72,18 @@ impl Pages {
     /// Calls `f` with each page of the range (`None` for a hole), where in it the part begins, and
     /// how many bytes the part has.
     #[inline]
-    pub fn read(&self, offset: u64, len: u64, mut f: impl FnMut(Option<Arc<SharedBuf>>, usize, u64)) {
+    pub fn read(
+        &self,
+        offset: u64,
+        len: u64,
+        mut f: impl FnMut(Option<Arc<SharedBuf>>, usize, u64),
+    ) {
         self.check(offset, len);
         let (mut at, end) = (offset, offset + len);
         while at < end {
             let (index, skip) = (at / PAGE as u64, (at % PAGE as u64) as usize);
             let (page, n) = match self.find(index) {
-                Found::Slot(slot) => (
-                    reading(slot).clone(),
-                    (end - at).min((PAGE - skip) as u64),
-                ),
+                Found::Slot(slot) => (reading(slot).clone(), (end - at).min((PAGE - skip) as u64)),
                 Found::NothingBefore(next) => (None, end.min(start_of(next)) - at),
             };
             f(page, skip, n);

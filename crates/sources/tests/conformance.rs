@@ -1,0 +1,176 @@
+//! Every source passes the suite that every device must pass, on every driver of the loop.
+//!
+//! Sources that only pretend to store (null, full) or that verify what is written (pattern, random)
+//! are opened for reading: the rest of the suite is about getting back what was written.
+
+use std::{
+    future::Future,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use block::{Access, Device, ErrorKind, Reactor, Result, Source};
+use config::Arg;
+use reactor::{DriverKind, Loop, Options};
+use testkit::{Drive, SimLoop, TestHost, conformance};
+
+/// A real loop as a driver of tests.
+struct Real(Loop);
+
+impl Drive for Real {
+    fn reactor(&self) -> &Reactor {
+        self.0.reactor()
+    }
+
+    fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
+        self.0.block_on(future)
+    }
+}
+
+/// The loops that work here.
+fn loops() -> Vec<Loop> {
+    let start = |driver| {
+        let options = Options {
+            driver,
+            ..Options::default()
+        };
+        match Loop::new(options) {
+            Ok(run) => Some(run),
+            Err(error) if driver == DriverKind::Uring => {
+                eprintln!("SKIP: io_uring refused: {}", error.chain());
+                None
+            }
+            Err(error) => panic!("{}", error.chain()),
+        }
+    };
+    [DriverKind::Uring, DriverKind::Poll]
+        .into_iter()
+        .filter_map(start)
+        .collect()
+}
+
+fn source(name: &str, words: &[&str]) -> Result<Arc<dyn Source>> {
+    let mut entries = sources::registry().iter();
+    let entry = entries.find(|entry| entry.name == name).expect(name);
+    let args: Vec<Arg> = words.iter().map(|word| Arg::parse(word)).collect();
+    (entry.make)(&args)
+}
+
+/// Opens a source on a loop of its own, because the suite makes its devices while its loop stands
+/// still.
+fn open(source: &dyn Source, access: Access) -> Result<Arc<dyn Device>> {
+    let mut run = Loop::new(Options {
+        driver: DriverKind::Poll,
+        ..Options::default()
+    })?;
+    let mut cx = TestHost::new().context(run.reactor());
+    cx.access = access;
+    let opened = run.block_on(source.open(&cx));
+    drop(cx);
+    run.close(Duration::from_secs(5));
+    opened
+}
+
+/// Runs the suite against a source made of these words.
+fn check(name: &str, words: &[&str], access: Access, least: usize) {
+    let make = |_: &Reactor| open(&*source(name, words).unwrap(), access).unwrap();
+    for run in loops() {
+        let mut real = Real(run);
+        let ran = conformance::run(make, &mut real);
+        assert!(ran.len() >= least, "only {ran:?}");
+        real.0.close(Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn memory() {
+    for size in ["size=8M", "size=8388609", "size=1M", "size=600"] {
+        check("memory", &[size], Access::ReadWrite, 10);
+        check("memory", &[size], Access::ReadOnly, 6);
+    }
+    let make = |_: &Reactor| {
+        let source = source("memory", &["size=8M"]).unwrap();
+        open(&*source, Access::ReadWrite).unwrap()
+    };
+    assert!(conformance::run(make, &mut SimLoop::new(1)).len() > 10);
+}
+
+#[test]
+fn null_full_and_zero() {
+    check("null", &["size=8M"], Access::ReadOnly, 6);
+    check("full", &["size=8M"], Access::ReadOnly, 6);
+    check("zero", &[], Access::ReadWrite, 4);
+}
+
+#[test]
+fn pattern_and_random() {
+    for size in ["size=8M", "size=8388609"] {
+        check("pattern", &[size], Access::ReadOnly, 6);
+        check("random", &[size, "seed=1"], Access::ReadOnly, 6);
+    }
+}
+
+/// The suite against fresh files of `size` bytes in `dir`.
+fn check_files(dir: &Path, size: u64, words: &[&str], access: Access) {
+    let next = AtomicU64::new(0);
+    let fresh = || {
+        let path = dir.join(format!("disk-{}", next.fetch_add(1, Ordering::Relaxed)));
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(size).unwrap();
+        let name = format!("file={}", path.display());
+        let opened = open(
+            &*source("file", &[&[name.as_str()], words].concat())?,
+            access,
+        );
+        // What is open stays; the name is not needed any more.
+        std::fs::remove_file(path).unwrap();
+        opened
+    };
+    if let Err(error) = fresh()
+        && error.kind() == ErrorKind::Unsupported
+    {
+        return eprintln!("SKIP: {words:?} in {}: {}", dir.display(), error.chain());
+    }
+    for run in loops() {
+        let mut real = Real(run);
+        let ran = conformance::run(|_| fresh().unwrap(), &mut real);
+        assert!(ran.len() >= 6, "only {ran:?}");
+        real.0.close(Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn file_buffered() {
+    let dir = tempfile::tempdir().unwrap();
+    for size in [8 << 20, (8 << 20) + 1, 5000] {
+        check_files(dir.path(), size, &[], Access::ReadWrite);
+    }
+    check_files(dir.path(), 8 << 20, &["fadvise=random"], Access::ReadOnly);
+}
+
+#[test]
+fn file_direct() {
+    let dir = tempfile::tempdir().unwrap();
+    for size in [8 << 20, (8 << 20) + 1, 100_000, 700] {
+        check_files(dir.path(), size, &["direct=true"], Access::ReadWrite);
+    }
+}
+
+/// A file system of another kind than the one tests usually run on.
+#[test]
+fn file_on_tmpfs() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+        return eprintln!("SKIP: no /dev/shm to write to");
+    };
+    check_files(dir.path(), (8 << 20) + 1, &[], Access::ReadWrite);
+    check_files(
+        dir.path(),
+        (8 << 20) + 1,
+        &["direct=true"],
+        Access::ReadWrite,
+    );
+}
