@@ -1,23 +1,24 @@
 //! Logging to standard error. No thread is made, so it may begin before a fork.
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    registry,
+    util::SubscriberInitExt,
+};
 
-/// Starts logging: `BLKIT_LOG` if it is set, else warnings; `-v` is debug, `-vv` trace.
+/// Starts logging: `BLKIT_LOG` (such as `debug` or `warn,blkit_exports=debug`) if it is set, else
+/// warnings; `-v` is debug, `-vv` trace.
 pub fn init(verbose: u8) {
-    let level = match verbose {
-        0 => LevelFilter::WARN,
-        1 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+    let asked = std::env::var("BLKIT_LOG").ok().filter(|_| verbose == 0);
+    let filter = match (verbose, asked.and_then(|targets| targets.parse::<Targets>().ok())) {
+        (0, Some(targets)) => targets,
+        (0, None) => Targets::new().with_default(LevelFilter::WARN),
+        (1, _) => Targets::new().with_default(LevelFilter::DEBUG),
+        _ => Targets::new().with_default(LevelFilter::TRACE),
     };
-    let filter = match std::env::var("BLKIT_LOG") {
-        Ok(directives) if verbose == 0 && !directives.is_empty() => EnvFilter::builder()
-            .with_default_directive(LevelFilter::WARN.into())
-            .parse_lossy(directives),
-        _ => EnvFilter::default().add_directive(level.into()),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    registry().with(filter).with(lines).init();
 }
