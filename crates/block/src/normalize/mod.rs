@@ -294,6 +294,3 @@ impl Inner {
         self.write_aligned(write);
     }
 }
-
-#[cfg(test)]
-mod tests;

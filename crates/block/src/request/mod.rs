@@ -374,6 +374,3 @@ impl std::fmt::Debug for Request {
         write!(f, "{op} {offset}+{len} {flags:?} {:?}", self.0.data)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,10 +12,14 @@
 //! *Contract.* Nothing here reads a clock, an address or a hash map's order. A future that can
 //! never finish is reported by a panic that names the seed.
 
+mod alloc;
 mod arena;
+mod net;
 mod rng;
 mod world;
 
+pub use alloc::{CountingAlloc, allocations};
+pub use net::SimNet;
 pub use rng::{Rng, mix};
 pub use world::SimWorld;
 

@@ -126,9 +126,9 @@ async fn zero_length(b: Bench) {
 /// Completions never run inside `submit`.
 async fn completion_after_submit(b: Bench) {
     for op in [Op::Read, Op::ZoneManage, Op::Flush] {
-        let mut req = b.request(op, 0, 0, Flags::NONE);
+        let len = if op == Op::Read { b.block() } else { 0 };
+        let mut req = b.request(op, 0, len, Flags::NONE);
         if op == Op::Read {
-            req = b.request(op, 0, b.block(), Flags::NONE);
             *req.data_mut() = Data::Wanted;
         }
         let completed = Rc::new(Cell::new(false));

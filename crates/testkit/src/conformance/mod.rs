@@ -36,6 +36,16 @@ impl Drive for SimLoop {
     }
 }
 
+impl Drive for reactor::Loop {
+    fn reactor(&self) -> &Reactor {
+        reactor::Loop::reactor(self)
+    }
+
+    fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
+        reactor::Loop::block_on(self, future)
+    }
+}
+
 /// What a check works with.
 pub(crate) struct Bench {
     pub reactor: Reactor,

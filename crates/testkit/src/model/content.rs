@@ -1,8 +1,21 @@
 //! What a write wrote, without keeping its bytes.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::OnceLock};
 
-use reactor::sim::mix;
+use reactor::sim::{Rng, mix};
+
+/// Length of the table that patterns are taken from: a seed says where in it position 0 stands. So
+/// making and comparing bytes is copying memory, and two seeds differ almost everywhere.
+const TABLE: usize = 64 << 10;
+
+fn table() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let mut bytes = vec![0; TABLE];
+        Rng::new(0x7061_7474_6572_6e73).fill(&mut bytes);
+        bytes
+    })
+}
 
 /// The bytes of one write, as a function of the position.
 #[derive(Clone, Debug)]
@@ -33,14 +46,14 @@ impl Content {
                 bytes.copy_from_slice(&seen[from..from + bytes.len()]);
             }
             Content::Pattern(seed) => {
-                let (mut at, mut rest) = (offset, bytes);
+                let table = table();
+                let mut at = offset.wrapping_add(mix(*seed)) as usize % TABLE;
+                let mut rest = bytes;
                 while !rest.is_empty() {
-                    let word = mix(seed.rotate_left(32) ^ (at >> 3)).to_le_bytes();
-                    let skip = (at & 7) as usize;
-                    let n = rest.len().min(8 - skip);
+                    let n = rest.len().min(TABLE - at);
                     let (now, later) = rest.split_at_mut(n);
-                    now.copy_from_slice(&word[skip..skip + n]);
-                    (at, rest) = (at + n as u64, later);
+                    now.copy_from_slice(&table[at..at + n]);
+                    (at, rest) = (0, later);
                 }
             }
         }

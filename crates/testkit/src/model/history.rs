@@ -194,12 +194,16 @@ impl History {
             return Ok(());
         }
         let mut expected = vec![0; found.len()];
-        let mut explained = vec![false; found.len()];
         for content in &contents {
             content.fill(at, &mut expected);
             if expected == found {
                 return Ok(());
             }
+        }
+        // None of them alone: byte by byte, then.
+        let mut explained = vec![false; found.len()];
+        for content in &contents {
+            content.fill(at, &mut expected);
             for (i, (a, b)) in expected.iter().zip(found).enumerate() {
                 explained[i] |= a == b;
             }
