@@ -220,7 +220,10 @@ mod tests {
     fn serve(words: &[&str]) -> ServeArgs {
         let all = ["blkit", "serve"].iter().chain(words).map(OsString::from);
         match parse(all) {
-            Ok(Cli { command: Command::Serve(options), .. }) => options,
+            Ok(Cli {
+                command: Command::Serve(options),
+                ..
+            }) => options,
             Ok(other) => panic!("not serve: {other:?}"),
             Err(Early::Text(text)) => panic!("help: {text}"),
             Err(Early::Mistake(error)) => panic!("{error:?}"),
@@ -242,7 +245,9 @@ mod tests {
 
     #[test]
     fn options_may_stand_before_and_after_the_source() {
-        let options = serve(&["-r", "memory", "1M", "-U", "/s", "rdelay=1", "--filter", "delay"]);
+        let options = serve(&[
+            "-r", "memory", "1M", "-U", "/s", "rdelay=1", "--filter", "delay",
+        ]);
         assert!(options.read_only);
         assert_eq!(options.source, "memory");
         assert_eq!(options.words, ["1M", "rdelay=1"]);

@@ -12,13 +12,18 @@ use tracing_subscriber::{
 /// warnings; `-v` is debug, `-vv` trace.
 pub fn init(verbose: u8) {
     let asked = std::env::var("BLKIT_LOG").ok().filter(|_| verbose == 0);
-    let filter = match (verbose, asked.and_then(|targets| targets.parse::<Targets>().ok())) {
+    let filter = match (
+        verbose,
+        asked.and_then(|targets| targets.parse::<Targets>().ok()),
+    ) {
         (0, Some(targets)) => targets,
         (0, None) => Targets::new().with_default(LevelFilter::WARN),
         (1, _) => Targets::new().with_default(LevelFilter::DEBUG),
         _ => Targets::new().with_default(LevelFilter::TRACE),
     };
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal);
     registry().with(filter).with(lines).init();
 }

@@ -83,7 +83,10 @@ mod tests {
         let registry = Registry::standard();
         let all = help(&registry, None).expect("help");
         assert!(registry.sources().len() >= 7 && registry.filters().len() >= 6);
-        let schemas = registry.sources().iter().map(|entry| (entry.name, entry.schema));
+        let schemas = registry
+            .sources()
+            .iter()
+            .map(|entry| (entry.name, entry.schema));
         let schemas = schemas.chain(registry.filters().iter().map(|e| (e.name, e.schema)));
         for (name, schema) in schemas {
             assert!(all.contains(&format!("  {name} ")), "{name}");

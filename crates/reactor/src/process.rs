@@ -239,6 +239,25 @@ pub fn exit_with_parent(parent: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Points standard input and output at `/dev/null`: they are somebody else's.
+///
+/// # Errors
+/// No `/dev/null`.
+pub fn detach_standard_streams() -> io::Result<()> {
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO] {
+        // SAFETY: descriptors only; the standard library expects these two to be open, and they
+        // stay so.
+        if unsafe { libc::dup2(null.as_raw_fd(), stream) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Raises the soft limit of open descriptors to the hard one, and returns what it is now. Each
 /// client costs a descriptor, and soft limits are small for the sake of `select`, unused here.
 ///

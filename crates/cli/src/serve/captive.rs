@@ -38,7 +38,9 @@ pub fn run(
     if ready.read(&mut byte).unwrap_or(0) == 0 {
         let ended = process::wait_for(server);
         return match ended {
-            Ok(Ended::Exited(status)) => Ok(ExitCode::from(u8::try_from(status.max(1)).unwrap_or(1))),
+            Ok(Ended::Exited(status)) => {
+                Ok(ExitCode::from(u8::try_from(status.max(1)).unwrap_or(1)))
+            }
             Ok(Ended::Killed(signal)) => Err(Error::new(
                 ErrorKind::Gone,
                 format!("signal {signal} killed the server before it was ready"),
@@ -141,7 +143,11 @@ mod tests {
         for text in ["", "a b", "it's", "$(echo x)", "a\nb\\'\"`"] {
             let mut script = OsString::from("printf %s ");
             script.push(quote(OsStr::new(text)));
-            let output = Command::new("sh").arg("-c").arg(script).output().expect("sh");
+            let output = Command::new("sh")
+                .arg("-c")
+                .arg(script)
+                .output()
+                .expect("sh");
             assert_eq!(String::from_utf8_lossy(&output.stdout), text);
         }
     }

@@ -126,7 +126,10 @@ fn bind_unix(path: &Path, directory: Option<TempDir>) -> Result<Endpoints> {
 
 /// Why a path cannot be bound: something is there already.
 fn in_the_way(path: &Path) -> Error {
-    let what = format!("cannot listen on '{}': address already in use", path.display());
+    let what = format!(
+        "cannot listen on '{}': address already in use",
+        path.display()
+    );
     let error = Error::new(ErrorKind::Busy, what);
     let is_socket = path
         .symlink_metadata()
@@ -269,10 +272,18 @@ mod tests {
         let path = directory.path().join("a b%");
         let endpoints = bind_unix(&path, None).expect("binds");
         assert!(path.exists());
-        assert!(endpoints.uri().ends_with("/a%20b%25"), "{}", endpoints.uri());
+        assert!(
+            endpoints.uri().ends_with("/a%20b%25"),
+            "{}",
+            endpoints.uri()
+        );
         let error = bind_unix(&path, None).err().expect("in use");
         assert_eq!(error.kind(), ErrorKind::Busy);
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("another server")));
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("another server"))
+        );
         drop(endpoints);
         assert!(!path.exists());
     }
@@ -283,13 +294,21 @@ mod tests {
         let path = directory.path().join("s");
         drop(UnixListener::bind(&path).expect("binds"));
         let error = bind_unix(&path, None).err().expect("stale");
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("may be removed")));
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("may be removed"))
+        );
         assert!(path.exists());
         std::fs::remove_file(&path).expect("removes");
 
         std::fs::write(&path, "x").expect("writes");
         let error = bind_unix(&path, None).err().expect("a file");
-        assert!(error.hint_text().is_some_and(|hint| hint.contains("no socket")));
+        assert!(
+            error
+                .hint_text()
+                .is_some_and(|hint| hint.contains("no socket"))
+        );
         assert!(path.exists());
         std::fs::remove_file(&path).expect("removes");
 

@@ -12,12 +12,7 @@ mod listen;
 mod server;
 mod stop;
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    os::unix::process::parent_id,
-    process::ExitCode,
-};
+use std::{io, os::unix::process::parent_id, process::ExitCode};
 
 use block::{Error, Result};
 use graph::{Built, Registry};
@@ -61,8 +56,7 @@ fn split(
     built: Built,
     endpoints: Endpoints,
 ) -> Result<ExitCode> {
-    let (ready, announce) =
-        io::pipe().map_err(|error| Error::io("cannot make a pipe", error))?;
+    let (ready, announce) = io::pipe().map_err(|error| Error::io("cannot make a pipe", error))?;
     let original = std::process::id();
     let forked = process::fork().map_err(|error| Error::io("cannot fork", error))?;
     match forked {
@@ -74,18 +68,9 @@ fn split(
             drop(ready);
             process::exit_with_parent(original)
                 .map_err(|error| Error::io("cannot watch the parent process", error))?;
-            give_up_standard_streams()
+            process::detach_standard_streams()
                 .map_err(|error| Error::io("cannot open /dev/null", error))?;
             server::run(options, built, endpoints, Announce::Pipe(announce))
         }
     }
-}
-
-/// Standard input and output are the command's.
-fn give_up_standard_streams() -> io::Result<()> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    io::stdout().flush()?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    Ok(())
 }

@@ -133,8 +133,11 @@ impl Life {
             First::Right(()) => return Ok(None),
         }
         for listener in listeners {
-            let (server, reactor, homes) =
-                (self.server.clone(), self.reactor.clone(), self.homes.clone());
+            let (server, reactor, homes) = (
+                self.server.clone(),
+                self.reactor.clone(),
+                self.homes.clone(),
+            );
             self.reactor.spawn(async move {
                 server.accept_loop(&reactor, listener, &homes).await;
             });
@@ -189,7 +192,11 @@ impl Life {
 impl Announce {
     /// Clients may connect. Returns the pid file, which goes when it is dropped.
     fn tell(self, options: &ServeArgs, endpoints: &Endpoints) -> Result<Option<PidFile>> {
-        let pid_file = options.pid_file.as_deref().map(PidFile::write).transpose()?;
+        let pid_file = options
+            .pid_file
+            .as_deref()
+            .map(PidFile::write)
+            .transpose()?;
         // A reader that is gone is no reason not to serve.
         let _ = match self {
             Announce::Uri => {
@@ -209,7 +216,10 @@ impl PidFile {
     fn write(path: &Path) -> Result<PidFile> {
         let text = format!("{}\n", std::process::id());
         std::fs::write(path, text).map_err(|error| {
-            Error::io(format!("cannot write the pid file '{}'", path.display()), error)
+            Error::io(
+                format!("cannot write the pid file '{}'", path.display()),
+                error,
+            )
         })?;
         Ok(PidFile(path.to_owned()))
     }

@@ -34,7 +34,11 @@ impl Stop {
             if state.requests >= times {
                 return Poll::Ready(());
             }
-            if !state.waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            if !state
+                .waiting
+                .iter()
+                .any(|known| known.will_wake(cx.waker()))
+            {
                 state.waiting.push(cx.waker().clone());
             }
             Poll::Pending

@@ -7,7 +7,7 @@
 use std::{fs::File, io, path::PathBuf, rc::Rc, sync::Arc};
 
 use block::{
-    Device, Error, ErrorKind, Flags, Limits, Op, OpSet, Queue, Reactor, Request, Result, Support,
+    Device, Error, ErrorKind, Limits, Op, OpSet, Queue, Reactor, Request, Result, Support,
 };
 use reactor::{FileOptions, FileVerb, Io, IoFile};
 use rustix::fs::{FallocateFlags, fallocate};
@@ -15,8 +15,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 /// Makes a scratch device of `size` bytes.
 pub(super) async fn make(reactor: &Reactor, size: u64) -> Result<Arc<dyn Device>> {
     let made = reactor.blocking(move || open(&directory(), size)).await;
-    let scratch = made
-        .map_err(|lost| Error::new(ErrorKind::Internal, "cannot make scratch space").caused_by(lost))??;
+    let scratch = made.map_err(|lost| {
+        Error::new(ErrorKind::Internal, "cannot make scratch space").caused_by(lost)
+    })??;
     Ok(Arc::new(scratch))
 }
 
@@ -58,7 +59,11 @@ fn limits(size: u64, punches: bool) -> Limits {
     limits.fua = Support::Native;
     limits.multi_conn = true;
     limits.fast_zero = punches;
-    let holes = if punches { Support::Native } else { Support::Emulated };
+    let holes = if punches {
+        Support::Native
+    } else {
+        Support::Emulated
+    };
     limits.set(Op::WriteZeroes, holes);
     if punches {
         limits.set(Op::Discard, Support::Native);
@@ -97,10 +102,7 @@ impl Queue for ScratchQueue {
             Op::Read => FileVerb::Read,
             Op::Write => FileVerb::Write { dsync: false },
             Op::WriteZeroes | Op::Discard if req.len() == 0 => return req.done(),
-            // Space that is to stay allocated is allocated: as zeroes, which needs no punching.
-            Op::WriteZeroes if req.flags().contains(Flags::NO_HOLE) => FileVerb::Fallocate {
-                mode: FallocateFlags::ZERO_RANGE.bits() as i32,
-            },
+            // Also with NO_HOLE: scratch space is never promised, so none is kept reserved.
             Op::WriteZeroes | Op::Discard => FileVerb::Fallocate {
                 mode: (FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE).bits() as i32,
             },

@@ -4,10 +4,7 @@
 use std::{
     future::Future,
     io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::MetadataExt,
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     pin::pin,
     rc::Rc,
@@ -84,7 +81,10 @@ async fn serve(
         }
         message.extend_from_slice(&buffer[..n]);
         if message.len() > MESSAGE_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the message is too long",
+            ));
         }
     }
     let answer = handler(message);

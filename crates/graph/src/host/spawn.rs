@@ -160,9 +160,14 @@ impl<'a> Exchange<'a> {
     }
 
     fn wait(&self, left: Option<Duration>) -> io::Result<()> {
-        let stdin = self.stdin.as_ref().map(|fd| PollFd::new(fd, PollFlags::OUT));
+        let stdin = self
+            .stdin
+            .as_ref()
+            .map(|fd| PollFd::new(fd, PollFlags::OUT));
         let outputs = self.out.iter().filter_map(|(fd, _)| fd.as_ref());
-        let readable = outputs.chain(&self.ended).map(|fd| PollFd::new(fd, PollFlags::IN));
+        let readable = outputs
+            .chain(&self.ended)
+            .map(|fd| PollFd::new(fd, PollFlags::IN));
         let mut fds: Vec<PollFd<'_>> = stdin.into_iter().chain(readable).collect();
         // Without a descriptor for its end, look again soon.
         const LOOK: Duration = Duration::from_millis(20);

@@ -20,7 +20,10 @@ pub(super) fn file(reactor: &Reactor, path: &Path, f: Box<dyn Fn()>) -> Result<W
         _ => Path::new("."),
     };
     let cannot = |error: rustix::io::Errno| {
-        Error::io(format!("cannot watch '{shown}'"), std::io::Error::from(error))
+        Error::io(
+            format!("cannot watch '{shown}'"),
+            std::io::Error::from(error),
+        )
     };
     let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(cannot)?;
     let what = WatchFlags::CREATE

@@ -1,0 +1,13 @@
+//! The built program, as users and their tools meet it: every test starts `blkit` as a process of
+//! its own in an empty directory, and asserts that the directory is empty again afterwards.
+//!
+//! Peers that are not installed make a test print `SKIP: reason` and pass.
+
+mod bench;
+mod captive;
+mod copy;
+mod help;
+mod life;
+mod mistakes;
+mod peers;
+mod raw;
