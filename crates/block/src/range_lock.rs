@@ -228,7 +228,10 @@ mod tests {
         let lock = RangeLock::new();
         let alone = lock.try_exclusive(0..10).unwrap();
         assert!(lock.try_exclusive(9..20).is_none() && lock.try_shared(0..1).is_none());
-        assert!(lock.try_exclusive(10..20).is_some(), "the range is half open");
+        assert!(
+            lock.try_exclusive(10..20).is_some(),
+            "the range is half open"
+        );
         drop(alone);
         let _shared = lock.try_shared(0..10).unwrap();
         assert!(lock.try_exclusive(0..10).is_none());

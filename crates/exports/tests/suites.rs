@@ -4,9 +4,9 @@ mod common;
 
 use std::{cell::RefCell, io, os::unix::net::UnixStream, rc::Rc, sync::Arc};
 
+use blkit_exports::nbd::{Options as NbdOptions, Server};
 use block::{Device, Reactor, Source};
 use common::{Connect, NbdDisk, options};
-use blkit_exports::nbd::{Options as NbdOptions, Server};
 use nbd::{Mode, proto::CONTEXT_BASE_ALLOCATION};
 use reactor::{DriverKind, Io, Loop, Options, Reactors};
 use testkit::{DeviceSource, Drive, MemoryDisk, Model, TestHost, Workload, conformance};
@@ -33,9 +33,15 @@ struct World {
 }
 
 fn loops(driver: DriverKind) -> Option<(Driven, Reactors)> {
-    let options = Options { driver, ..Options::default() };
+    let options = Options {
+        driver,
+        ..Options::default()
+    };
     match Loop::new(options.clone()) {
-        Ok(client) => Some((Driven(client), Reactors::start(1, options).expect("a second loop"))),
+        Ok(client) => Some((
+            Driven(client),
+            Reactors::start(1, options).expect("a second loop"),
+        )),
         Err(error) => {
             println!("SKIP: {driver:?} refused: {}", error.chain());
             None
@@ -49,13 +55,18 @@ fn world(served: Reactors, source: Arc<dyn Source>) -> World {
     let connect: Connect = Arc::new(move |reactor| {
         let (ours, theirs) = UnixStream::pair()?;
         let serving = serving.clone();
-        let sent = inbox.run(move |reactor| serving.serve_socket(reactor, theirs.into(), "pair".into()));
+        let sent =
+            inbox.run(move |reactor| serving.serve_socket(reactor, theirs.into(), "pair".into()));
         if !sent {
             return Err(io::ErrorKind::NotConnected.into());
         }
         Io::of(reactor).stream(ours.into())
     });
-    World { served, server, connect }
+    World {
+        served,
+        server,
+        connect,
+    }
 }
 
 impl World {
@@ -64,19 +75,32 @@ impl World {
         let stats = self.served.stop(std::time::Duration::from_secs(5));
         assert_eq!(self.server.connections(), 0);
         assert_eq!(self.server.stats().violations, 0);
-        assert!(stats.iter().all(|s| s.leaked == 0), "the server's loop leaked");
+        assert!(
+            stats.iter().all(|s| s.leaked == 0),
+            "the server's loop leaked"
+        );
     }
 }
 
 fn conformance(driver: DriverKind, mode: Mode) {
-    let Some((client, served)) = loops(driver) else { return };
+    let Some((client, served)) = loops(driver) else {
+        return;
+    };
     let world = world(served, DeviceSource::new(MemoryDisk::new(SIZE)));
-    let contexts: &[&str] = if mode == Mode::Simple { &[] } else { &[CONTEXT_BASE_ALLOCATION] };
+    let contexts: &[&str] = if mode == Mode::Simple {
+        &[]
+    } else {
+        &[CONTEXT_BASE_ALLOCATION]
+    };
     let client = RefCell::new(client);
     let disk: Arc<dyn Device> = {
         let mut client = client.borrow_mut();
         let reactor = client.reactor().clone();
-        client.block_on(NbdDisk::probe(&reactor, world.connect.clone(), options(mode, contexts)))
+        client.block_on(NbdDisk::probe(
+            &reactor,
+            world.connect.clone(),
+            options(mode, contexts),
+        ))
     };
     let mut client = client.into_inner();
     let ran = conformance::run(|_| disk.clone(), &mut client);
@@ -111,14 +135,22 @@ fn conformance_poll_simple() {
 
 /// Random traffic over four connections at once, checked byte by byte.
 fn traffic(driver: DriverKind, seed: u64) {
-    let Some((mut client, served)) = loops(driver) else { return };
+    let Some((mut client, served)) = loops(driver) else {
+        return;
+    };
     let world = world(served, DeviceSource::new(MemoryDisk::new(SIZE)));
     let reactor = client.reactor().clone();
     let wanted = options(Mode::Extended, &[CONTEXT_BASE_ALLOCATION]);
     let disk = client.block_on(NbdDisk::probe(&reactor, world.connect.clone(), wanted));
-    let queues = (0..4).map(|_| (reactor.clone(), disk.open_queue(&reactor).unwrap())).collect();
+    let queues = (0..4)
+        .map(|_| (reactor.clone(), disk.open_queue(&reactor).unwrap()))
+        .collect();
     let model = Rc::new(RefCell::new(Model::zeroed(SIZE)));
-    let workload = Workload { requests: 1000, max_len: 300 << 10, ..Workload::new(seed) };
+    let workload = Workload {
+        requests: 1000,
+        max_len: 300 << 10,
+        ..Workload::new(seed)
+    };
     let checked = client.block_on(workload.run(queues, &disk.limits(), &model));
     checked.expect("the model agrees");
     client.block_on(disk.close(&reactor)).unwrap();

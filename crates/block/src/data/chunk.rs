@@ -115,7 +115,10 @@ impl ChunkPool {
     /// Chunks are cut from `arena` (registered memory) until it is used up, then from the heap. An
     /// arena set before is cut from no more, but kept for the chunks that came from it.
     pub fn set_arena(&self, arena: Box<dyn Arena>) {
-        self.0.arenas.borrow_mut().push(ArenaState { arena, used: 0 });
+        self.0
+            .arenas
+            .borrow_mut()
+            .push(ArenaState { arena, used: 0 });
     }
 
     /// Chunks that are referenced now; tests assert 0 at the end.

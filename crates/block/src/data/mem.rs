@@ -396,10 +396,7 @@ impl Iov {
     /// Memory that lives for ever may lie in a read-only page: nothing is copied there.
     #[inline]
     fn assert_writable(&self) {
-        assert!(
-            !self.pin.has_static(),
-            "static bytes cannot be changed"
-        );
+        assert!(!self.pin.has_static(), "static bytes cannot be changed");
     }
 
     /// Copies bytes in, starting at `at`. Panics if they do not fit, or if the memory is static.

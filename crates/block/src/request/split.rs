@@ -104,7 +104,10 @@ fn gather(parent: &mut Request, found: Vec<(u64, Data)>) {
             }
         }
         *parent.data_mut() = Data::Given(all);
-    } else if found.iter().any(|(_, data)| matches!(data, Data::Extents(_))) {
+    } else if found
+        .iter()
+        .any(|(_, data)| matches!(data, Data::Extents(_)))
+    {
         *parent.data_mut() = Data::Extents(gather_extents(found));
     }
 }

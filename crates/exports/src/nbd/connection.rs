@@ -78,19 +78,27 @@ impl Connection {
         device: &Arc<dyn Device>,
         negotiated: Negotiated,
     ) -> Rc<Connection> {
-        let Membership { server, control, .. } = session.member;
+        let Membership {
+            server, control, ..
+        } = session.member;
         stream.set_buffers(server.options.send_buffer, 0);
         stream.set_nodelay(true);
         Rc::new_cyclic(|this: &Weak<Connection>| {
             // The size a client may address follows the device's. (Telling the client needs the
             // protocol's resize extension, which is not stable.)
             let (weak, resized) = (this.clone(), device.clone());
-            let events = device.subscribe(session.reactor, Box::new(move |_| {
-                if let Some(conn) = weak.upgrade() {
-                    let size = resized.limits().size;
-                    conn.served.set(Served { size, ..conn.served.get() });
-                }
-            }));
+            let events = device.subscribe(
+                session.reactor,
+                Box::new(move |_| {
+                    if let Some(conn) = weak.upgrade() {
+                        let size = resized.limits().size;
+                        conn.served.set(Served {
+                            size,
+                            ..conn.served.get()
+                        });
+                    }
+                }),
+            );
             Connection {
                 reactor: session.reactor.clone(),
                 queue,
@@ -99,7 +107,10 @@ impl Connection {
                 stream,
                 server: server.clone(),
                 control: control.clone(),
-                out: RefCell::new(Out { batch: SendBatch::new(), credits: Credits::default() }),
+                out: RefCell::new(Out {
+                    batch: SendBatch::new(),
+                    credits: Credits::default(),
+                }),
                 bell: Cell::new(Bell::Still),
                 broken: Cell::new(false),
                 used: Cell::new(Credits::default()),
@@ -121,7 +132,11 @@ impl Connection {
 
     /// What this connection is asked to do; a broken one has to close.
     pub fn asked(&self) -> Ask {
-        if self.broken.get() { Ask::Close } else { self.control.asked() }
+        if self.broken.get() {
+            Ask::Close
+        } else {
+            self.control.asked()
+        }
     }
 
     /// There is room for one more request with so many bytes of data.
@@ -134,8 +149,14 @@ impl Connection {
 
     #[inline]
     pub fn take_credit(&self, bytes: u64) {
-        let Credits { requests, bytes: used } = self.used.get();
-        self.used.set(Credits { requests: requests + 1, bytes: used + bytes });
+        let Credits {
+            requests,
+            bytes: used,
+        } = self.used.get();
+        self.used.set(Credits {
+            requests: requests + 1,
+            bytes: used + bytes,
+        });
     }
 
     /// Waits until there is room. The reader's only other wait besides the socket.
@@ -168,7 +189,10 @@ impl Connection {
             }
             self.waiting.set(true);
             let mut reader = self.reader.borrow_mut();
-            if !reader.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            if !reader
+                .as_ref()
+                .is_some_and(|known| known.will_wake(cx.waker()))
+            {
                 *reader = Some(cx.waker().clone());
             }
             Poll::Pending
@@ -210,7 +234,10 @@ impl Connection {
     fn release(&self, credits: Credits) {
         let used = self.used.get();
         let requests = used.requests - credits.requests;
-        self.used.set(Credits { requests, bytes: used.bytes - credits.bytes });
+        self.used.set(Credits {
+            requests,
+            bytes: used.bytes - credits.bytes,
+        });
         if self.waiting.get()
             && let Some(reader) = &*self.reader.borrow()
         {

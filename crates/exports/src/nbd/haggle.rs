@@ -9,11 +9,7 @@ use nbd::{
 };
 use reactor::{SendBatch, Stream};
 
-use super::{
-    info,
-    server::Counters,
-    session::Session,
-};
+use super::{info, server::Counters, session::Session};
 
 /// What the two sides agreed on.
 pub(super) struct Haggled {
@@ -27,10 +23,16 @@ pub(super) struct Haggled {
 type Opened = Option<(String, Arc<dyn Device>)>;
 
 /// Returns `None` when the client left, broke the rules or cannot be served.
-pub(super) async fn haggle(session: &Session<'_>, stream: &Stream, buf: RecvBuf) -> Option<Haggled> {
+pub(super) async fn haggle(
+    session: &Session<'_>,
+    stream: &Stream,
+    buf: RecvBuf,
+) -> Option<Haggled> {
     let mut machine = Handshake::new(session.member.server.options.protocol.clone());
     let mut opened: Opened = None;
-    let mut buf = send(stream, machine.greeting().to_vec()).await.then_some(buf)?;
+    let mut buf = send(stream, machine.greeting().to_vec())
+        .await
+        .then_some(buf)?;
     loop {
         if buf.data().is_empty() {
             buf.rewind();
@@ -59,7 +61,11 @@ pub(super) async fn haggle(session: &Session<'_>, stream: &Stream, buf: RecvBuf)
             Verdict::Go if sent => {}
             Verdict::Serve(negotiated) if sent => {
                 let (_, device) = opened.take().expect("an export was opened");
-                return Some(Haggled { device, negotiated: *negotiated, buf });
+                return Some(Haggled {
+                    device,
+                    negotiated: *negotiated,
+                    buf,
+                });
             }
             _ => break,
         }
@@ -95,9 +101,17 @@ async fn answer(
             let _ = machine.answer_start_tls(Err(no), unread, out);
         }
         Event::List => {
-            let listed = session.member.server.source.exports(&session.context("")).await;
+            let listed = session
+                .member
+                .server
+                .source
+                .exports(&session.context(""))
+                .await;
             let names = listed.map_err(refused).map(|exports| {
-                exports.list.into_iter().map(|e| (e.name, e.description.unwrap_or_default()))
+                exports
+                    .list
+                    .into_iter()
+                    .map(|e| (e.name, e.description.unwrap_or_default()))
             });
             machine.answer_list(names, out);
         }
@@ -145,7 +159,11 @@ async fn device_for(
 async fn close(session: &Session<'_>, opened: Opened) {
     let Some((_, device)) = opened else { return };
     if let Err(error) = device.close(session.reactor).await {
-        tracing::warn!("client {}: closing its device: {}", session.client.id, error.chain());
+        tracing::warn!(
+            "client {}: closing its device: {}",
+            session.client.id,
+            error.chain()
+        );
     }
 }
 

@@ -8,7 +8,9 @@ use nbd::{
 
 /// The export's size, flags and block sizes.
 pub(super) fn export_info(limits: &Limits, access: Access, name: &str) -> ExportInfo {
-    let preferred = limits.preferred_block.clamp(BlockSizes::MIN_PREFERRED, 32 << 20);
+    let preferred = limits
+        .preferred_block
+        .clamp(BlockSizes::MIN_PREFERRED, 32 << 20);
     ExportInfo {
         size: limits.size,
         flags: flags(limits, access),
@@ -30,7 +32,10 @@ fn flags(limits: &Limits, access: Access) -> u16 {
         (writable && limits.fua.is_offered(), proto::FLAG_SEND_FUA),
         (limits.rotational, proto::FLAG_ROTATIONAL),
         (writable && offers(Op::Discard), proto::FLAG_SEND_TRIM),
-        (writable && offers(Op::WriteZeroes), proto::FLAG_SEND_WRITE_ZEROES),
+        (
+            writable && offers(Op::WriteZeroes),
+            proto::FLAG_SEND_WRITE_ZEROES,
+        ),
         (writable && limits.fast_zero, proto::FLAG_SEND_FAST_ZERO),
         (limits.multi_conn, proto::FLAG_CAN_MULTI_CONN),
         (offers(Op::Cache), proto::FLAG_SEND_CACHE),
@@ -38,7 +43,10 @@ fn flags(limits: &Limits, access: Access) -> u16 {
         (true, proto::FLAG_SEND_DF),
         (true, proto::FLAG_BLOCK_STATUS_PAYLOAD),
     ];
-    flags.iter().filter(|(set, _)| *set).fold(proto::FLAG_HAS_FLAGS, |all, (_, flag)| all | flag)
+    flags
+        .iter()
+        .filter(|(set, _)| *set)
+        .fold(proto::FLAG_HAS_FLAGS, |all, (_, flag)| all | flag)
 }
 
 /// The metadata contexts of a device. `base:allocation` is always there: a device that cannot tell
@@ -49,7 +57,10 @@ pub(super) fn contexts(limits: &Limits) -> Vec<Context> {
         .into_iter()
         .chain(others)
         .enumerate()
-        .map(|(id, name)| Context { id: id as u32, name })
+        .map(|(id, name)| Context {
+            id: id as u32,
+            name,
+        })
         .collect()
 }
 
@@ -82,7 +93,12 @@ mod tests {
         for preferred in [1, 512, 4096, 1 << 30] {
             let mut limits = Limits::new(1 << 20, OpSet::DISK);
             limits.preferred_block = preferred;
-            assert!(export_info(&limits, Access::ReadOnly, "").block_sizes.is_some(), "{preferred}");
+            assert!(
+                export_info(&limits, Access::ReadOnly, "")
+                    .block_sizes
+                    .is_some(),
+                "{preferred}"
+            );
         }
     }
 }

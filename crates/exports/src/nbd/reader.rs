@@ -10,7 +10,9 @@ use std::{future::Future, pin::pin, rc::Rc, task::Poll};
 use block::{Counters as Copies, Data, Flags, Iov, Op, RecvBuf};
 use nbd::{
     proto,
-    server::transmission::{Command, ContextSet, RequestHeader, check, parse_request, parse_status_payload},
+    server::transmission::{
+        Command, ContextSet, RequestHeader, check, parse_request, parse_status_payload,
+    },
 };
 
 use super::{
@@ -31,7 +33,12 @@ struct Lost;
 
 /// Reads requests until the client leaves, breaks the rules, or we are asked to stop.
 pub(super) async fn run(conn: &Rc<Connection>, buf: RecvBuf) {
-    let mut reader = Reader { conn, buf, large_payloads: false, full: 0 };
+    let mut reader = Reader {
+        conn,
+        buf,
+        large_payloads: false,
+        full: 0,
+    };
     if reader.run().await.is_err() {
         conn.break_off();
     }
@@ -53,7 +60,9 @@ impl Reader<'_> {
         loop {
             loop {
                 let parsed = parse_request(self.buf.data(), extended);
-                let Some((header, len)) = parsed.map_err(|v| self.violation(&v))? else { break };
+                let Some((header, len)) = parsed.map_err(|v| self.violation(&v))? else {
+                    break;
+                };
                 if self.conn.asked() != Ask::Nothing {
                     return Ok(());
                 }
@@ -87,28 +96,65 @@ impl Reader<'_> {
             Command::Read { offset, length, .. } => {
                 (Op::Read, offset, u64::from(length), Flags::NONE)
             }
-            Command::Write { offset, length, fua } => {
-                return self.write(header, offset, length, fua).await.map(|()| false);
+            Command::Write {
+                offset,
+                length,
+                fua,
+            } => {
+                return self
+                    .write(header, offset, length, fua)
+                    .await
+                    .map(|()| false);
             }
             Command::Flush => (Op::Flush, 0, 0, Flags::NONE),
-            Command::Trim { offset, length, fua } => (Op::Discard, offset, length, fua_flag(fua)),
+            Command::Trim {
+                offset,
+                length,
+                fua,
+            } => (Op::Discard, offset, length, fua_flag(fua)),
             Command::Cache { offset, length } => (Op::Cache, offset, length, Flags::NONE),
-            Command::WriteZeroes { offset, length, fua, no_hole, fast } => {
+            Command::WriteZeroes {
+                offset,
+                length,
+                fua,
+                no_hole,
+                fast,
+            } => {
                 let no_hole = if no_hole { Flags::NO_HOLE } else { Flags::NONE };
                 let fast = if fast { Flags::FAST_ZERO } else { Flags::NONE };
-                (Op::WriteZeroes, offset, length, fua_flag(fua) | no_hole | fast)
+                (
+                    Op::WriteZeroes,
+                    offset,
+                    length,
+                    fua_flag(fua) | no_hole | fast,
+                )
             }
-            Command::BlockStatus { offset, length, req_one } => {
+            Command::BlockStatus {
+                offset,
+                length,
+                req_one,
+            } => {
                 let all = ContextSet::all(self.conn.contexts.len());
                 self.status(header, offset, length, req_one, all).await;
                 return Ok(false);
             }
-            Command::BlockStatusPayload { offset, payload, req_one } => {
-                return self.status_payload(header, offset, payload, req_one).await.map(|()| false);
+            Command::BlockStatusPayload {
+                offset,
+                payload,
+                req_one,
+            } => {
+                return self
+                    .status_payload(header, offset, payload, req_one)
+                    .await
+                    .map(|()| false);
             }
         };
         let bytes = self.charge(if op == Op::Read { len } else { 0 }).await;
-        let data = if op == Op::Read { Data::Wanted } else { Data::None };
+        let data = if op == Op::Read {
+            Data::Wanted
+        } else {
+            Data::None
+        };
         self.submit(Answer::new(header, bytes), (op, offset, len), flags, data);
         Ok(false)
     }
@@ -228,7 +274,9 @@ impl Reader<'_> {
         let rewound = self.buf.rewind();
         if wanted != capacity || (!rewound && self.buf.room() < LEAST_ROOM) {
             let left = self.buf.data().len();
-            let copied = self.buf.move_to(self.conn.reactor.chunk(wanted.max(left + LEAST_ROOM)));
+            let copied = self
+                .buf
+                .move_to(self.conn.reactor.chunk(wanted.max(left + LEAST_ROOM)));
             Copies::add(&self.conn.reactor.counters().bytes_copied, copied as u64);
             self.full = 0;
         }

@@ -50,12 +50,20 @@ impl Answer {
 
     /// For a block status of `length` bytes.
     pub fn for_contexts(self, contexts: ContextSet, length: u64) -> Answer {
-        Answer { contexts, length, ..self }
+        Answer {
+            contexts,
+            length,
+            ..self
+        }
     }
 
     #[inline]
     fn to(&self, mode: Mode) -> ReplyTo {
-        ReplyTo { mode, cookie: self.cookie, offset: self.offset }
+        ReplyTo {
+            mode,
+            cookie: self.cookie,
+            offset: self.offset,
+        }
     }
 
     /// Answers with the outcome of the request.
@@ -116,8 +124,12 @@ impl Answer {
                 continue;
             }
             left -= 1;
-            let run = list.and_then(|list| list.context(&context.name)).unwrap_or_default();
-            let run = run.iter().map(|&Extent { len, flags }| reply::Extent { length: len, flags });
+            let run = list
+                .and_then(|list| list.context(&context.name))
+                .unwrap_or_default();
+            let run = run
+                .iter()
+                .map(|&Extent { len, flags }| reply::Extent { length: len, flags });
             let (length, done) = (self.length, left == 0);
             if to.block_status(context.id, run, length, self.req_one, done, &mut bytes) == 0 {
                 return self.refuse(conn, proto::EIO, "the device reported no extents");
@@ -128,7 +140,10 @@ impl Answer {
 
     #[cold]
     fn fail(&self, conn: &Rc<Connection>, error: &IoError) {
-        let asked = Asked { fast_zero: self.fast_zero, df: self.df };
+        let asked = Asked {
+            fast_zero: self.fast_zero,
+            df: self.df,
+        };
         let code = nbd_errno(error.errno().get(), asked);
         match error.detail() {
             Some(detail) => self.refuse(conn, code, &format!("{}: {}", detail.node, detail.why)),
@@ -141,7 +156,8 @@ impl Answer {
     pub fn refuse(&self, conn: &Rc<Connection>, code: u32, text: &str) {
         Counters::add(&conn.counters().request_errors);
         let mut bytes = Vec::new();
-        self.to(conn.mode()).failure_with_text(code, text, &mut bytes);
+        self.to(conn.mode())
+            .failure_with_text(code, text, &mut bytes);
         conn.reply(self.bytes, |out| out.push_head(&bytes));
     }
 }

@@ -129,7 +129,11 @@ impl Server {
         let control = Arc::new(Control::default());
         self.lock().open.insert(id, control.clone());
         // Ends with the closure or the task, whichever is dropped.
-        let member = Membership { server: self.clone(), id, control };
+        let member = Membership {
+            server: self.clone(),
+            id,
+            control,
+        };
         homes[home].run(move |reactor| member.serve(reactor, fd, peer));
     }
 
@@ -143,7 +147,11 @@ impl Server {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let control = Arc::new(Control::default());
         self.lock().open.insert(id, control.clone());
-        let member = Membership { server: self.clone(), id, control };
+        let member = Membership {
+            server: self.clone(),
+            id,
+            control,
+        };
         let peer = stream.peer();
         Session::new(reactor, &member, peer).run(stream).await;
     }
@@ -152,14 +160,20 @@ impl Server {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         let connections = self.lock();
-        connections.open.values().for_each(|control| control.ask(Ask::Finish));
+        connections
+            .open
+            .values()
+            .for_each(|control| control.ask(Ask::Finish));
         connections.watchers.iter().for_each(Waker::wake_by_ref);
     }
 
     /// Closes all connections at once.
     pub fn abort(&self) {
         self.stop();
-        self.lock().open.values().for_each(|control| control.ask(Ask::Close));
+        self.lock()
+            .open
+            .values()
+            .for_each(|control| control.ask(Ask::Close));
     }
 
     /// Ends one client's connection: after what is in flight, or at once if `force`. Returns false
@@ -175,9 +189,11 @@ impl Server {
 
     /// Waits until no connection is open.
     pub async fn drained(&self) {
-        std::future::poll_fn(|cx| match self.watch(cx.waker(), || false) || self.connections() > 0 {
-            true => Poll::Pending,
-            false => Poll::Ready(()),
+        std::future::poll_fn(|cx| {
+            match self.watch(cx.waker(), || false) || self.connections() > 0 {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
         })
         .await;
     }
@@ -190,7 +206,13 @@ impl Server {
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { accepted, refused, timeouts, violations, request_errors } = &self.counters;
+        let Counters {
+            accepted,
+            refused,
+            timeouts,
+            violations,
+            request_errors,
+        } = &self.counters;
         Stats {
             accepted: get(accepted),
             refused: get(refused),
@@ -207,14 +229,20 @@ impl Server {
     /// Has `waker` woken when a connection ends or the server stops; says what `now` says then.
     fn watch(&self, waker: &Waker, now: impl FnOnce() -> bool) -> bool {
         let mut connections = self.lock();
-        if !connections.watchers.iter().any(|known| known.will_wake(waker)) {
+        if !connections
+            .watchers
+            .iter()
+            .any(|known| known.will_wake(waker))
+        {
             connections.watchers.push(waker.clone());
         }
         now()
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -278,7 +306,11 @@ impl Control {
 
     fn ask(&self, ask: Ask) {
         self.ask.fetch_max(ask as u8, Ordering::AcqRel);
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some(task) = task {
             task.wake();
         }

@@ -24,8 +24,17 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     pub fn new(reactor: &'a Reactor, member: &'a Membership, peer: String) -> Session<'a> {
-        let client = Client { id: member.id, peer, tls: false, identity: None };
-        Session { reactor, member, client: Arc::new(client) }
+        let client = Client {
+            id: member.id,
+            peer,
+            tls: false,
+            identity: None,
+        };
+        Session {
+            reactor,
+            member,
+            client: Arc::new(client),
+        }
     }
 
     /// What an open of this export needs to know.
@@ -45,7 +54,12 @@ impl<'a> Session<'a> {
 
     /// Opens the device behind an export, ready for any request its size allows.
     pub async fn open(&self, export: &str) -> block::Result<Arc<dyn Device>> {
-        let device = self.member.server.source.open(&self.context(export)).await?;
+        let device = self
+            .member
+            .server
+            .source
+            .open(&self.context(export))
+            .await?;
         Ok(Normalize::wrap(device))
     }
 
@@ -66,11 +80,21 @@ impl<'a> Session<'a> {
             return tracing::debug!("client {}: refused: {}", self.client.id, error.chain());
         }
         let buf = RecvBuf::new(self.reactor.chunk(SMALL_BUFFER));
-        let Some(haggled) = self.haggle_in_time(&stream, buf).await else { return };
-        let Haggled { device, negotiated, buf } = haggled;
+        let Some(haggled) = self.haggle_in_time(&stream, buf).await else {
+            return;
+        };
+        let Haggled {
+            device,
+            negotiated,
+            buf,
+        } = haggled;
         self.transmit(stream, &device, negotiated, buf).await;
         if let Err(error) = device.close(self.reactor).await {
-            tracing::warn!("client {}: closing its device: {}", self.client.id, error.chain());
+            tracing::warn!(
+                "client {}: closing its device: {}",
+                self.client.id,
+                error.chain()
+            );
         }
     }
 

@@ -20,8 +20,8 @@ use block::{
 };
 use nbd::{
     client::{
-        ClientOptions, Connected, Event, Goal, Handshake, Pending, Replies, Reply,
-        Request as Wire, encode_request,
+        ClientOptions, Connected, Event, Goal, Handshake, Pending, Replies, Reply, Request as Wire,
+        encode_request,
     },
     errno::linux_errno,
     proto,
@@ -41,17 +41,34 @@ pub struct NbdDisk {
 
 impl NbdDisk {
     /// Asks the server what the export is like, and leaves again.
-    pub async fn probe(reactor: &Reactor, connect: Connect, options: ClientOptions) -> Arc<NbdDisk> {
+    pub async fn probe(
+        reactor: &Reactor,
+        connect: Connect,
+        options: ClientOptions,
+    ) -> Arc<NbdDisk> {
         let stream = connect(reactor).expect("the server is there");
-        let (connected, _) = shake(reactor, &stream, options.clone()).await.expect("it speaks NBD");
-        let request = Wire { command: proto::CMD_DISC, flags: 0, cookie: 0, offset: 0, length: 0 };
+        let (connected, _) = shake(reactor, &stream, options.clone())
+            .await
+            .expect("it speaks NBD");
+        let request = Wire {
+            command: proto::CMD_DISC,
+            flags: 0,
+            cookie: 0,
+            offset: 0,
+            length: 0,
+        };
         let goodbye = encode_request(connected.mode, &request).expect("it fits");
         let mut batch = SendBatch::new();
         batch.push_head(&goodbye);
         stream.send(batch).await.1.expect("it still listens");
         stream.flush().await.expect("it still listens");
         let limits = Arc::new(limits_of(&connected));
-        Arc::new(NbdDisk { connect, options, limits, open: Arc::default() })
+        Arc::new(NbdDisk {
+            connect,
+            options,
+            limits,
+            open: Arc::default(),
+        })
     }
 }
 
@@ -63,7 +80,10 @@ fn limits_of(connected: &Connected) -> Limits {
         (writable, Op::Write),
         (has(proto::FLAG_SEND_FLUSH), Op::Flush),
         (writable && has(proto::FLAG_SEND_TRIM), Op::Discard),
-        (writable && has(proto::FLAG_SEND_WRITE_ZEROES), Op::WriteZeroes),
+        (
+            writable && has(proto::FLAG_SEND_WRITE_ZEROES),
+            Op::WriteZeroes,
+        ),
         (has(proto::FLAG_SEND_CACHE), Op::Cache),
         (!connected.contexts.is_empty(), Op::Extents),
     ] {
@@ -224,8 +244,16 @@ impl Drop for NbdQueue {
 impl Conn {
     fn goodbye(&self, state: &mut State) {
         let mode = state.connected.as_ref().expect("connected").mode;
-        let request = Wire { command: proto::CMD_DISC, flags: 0, cookie: 0, offset: 0, length: 0 };
-        state.out.push_head(&encode_request(mode, &request).expect("it fits"));
+        let request = Wire {
+            command: proto::CMD_DISC,
+            flags: 0,
+            cookie: 0,
+            offset: 0,
+            length: 0,
+        };
+        state
+            .out
+            .push_head(&encode_request(mode, &request).expect("it fits"));
     }
 
     fn encode(&self, state: &mut State, request: Request) {
@@ -253,17 +281,32 @@ impl Conn {
         };
         let (offset, length) = (request.offset(), request.len());
         state.next += 1;
-        let wire = Wire { command, flags, cookie: state.next, offset, length };
+        let wire = Wire {
+            command,
+            flags,
+            cookie: state.next,
+            offset,
+            length,
+        };
         let pending = Pending::new(&wire, connected.contexts.len() as u32);
         let head = encode_request(connected.mode, &wire).expect("limits say it fits");
         state.out.push_head(&head);
         let mut bytes = Vec::new();
         match request.op() {
-            Op::Write => push(&mut state.out, request.data().as_iov().expect("bytes").to_vec()),
+            Op::Write => push(
+                &mut state.out,
+                request.data().as_iov().expect("bytes").to_vec(),
+            ),
             Op::Read => bytes = vec![0xee; length as usize],
             _ => {}
         }
-        let sent = Sent { pending, request, bytes, extents: ExtentList::new(), outcome: Ok(()) };
+        let sent = Sent {
+            pending,
+            request,
+            bytes,
+            extents: ExtentList::new(),
+            outcome: Ok(()),
+        };
         state.in_flight.insert(state.next, sent);
     }
 
@@ -311,8 +354,11 @@ impl Conn {
         let lost = std::mem::take(&mut state.in_flight);
         let backlog = std::mem::take(&mut state.backlog);
         drop(state);
-        lost.into_values().for_each(|sent| sent.request.fail(Errno::ESHUTDOWN));
-        backlog.into_iter().for_each(|request| request.fail(Errno::ESHUTDOWN));
+        lost.into_values()
+            .for_each(|sent| sent.request.fail(Errno::ESHUTDOWN));
+        backlog
+            .into_iter()
+            .for_each(|request| request.fail(Errno::ESHUTDOWN));
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -342,7 +388,10 @@ impl Conn {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         if let Some((cookie, offset, left, last)) = *filling {
-            let sent = state.in_flight.get_mut(&cookie).expect("checked by the parser");
+            let sent = state
+                .in_flight
+                .get_mut(&cookie)
+                .expect("checked by the parser");
             let n = left.min(buf.data().len() as u64);
             let at = (offset - sent.request.offset()) as usize;
             sent.bytes[at..at + n as usize].copy_from_slice(&buf.data()[..n as usize]);
@@ -354,30 +403,61 @@ impl Conn {
             return filling.is_none();
         }
         let in_flight = &mut state.in_flight;
-        let step = replies.input(buf.data(), |cookie| in_flight.get_mut(&cookie).map(|s| &mut s.pending));
+        let step = replies.input(buf.data(), |cookie| {
+            in_flight.get_mut(&cookie).map(|s| &mut s.pending)
+        });
         let (n, reply) = step.expect("our server keeps to the protocol");
         let mut ended = None;
         let more = reply.is_some();
         match reply {
             None => {}
-            Some(Reply::Data { cookie, offset, length, last }) => {
+            Some(Reply::Data {
+                cookie,
+                offset,
+                length,
+                last,
+            }) => {
                 *filling = Some((cookie, offset, length, last));
             }
-            Some(Reply::Hole { cookie, offset, length, last }) => {
-                let sent = state.in_flight.get_mut(&cookie).expect("checked by the parser");
+            Some(Reply::Hole {
+                cookie,
+                offset,
+                length,
+                last,
+            }) => {
+                let sent = state
+                    .in_flight
+                    .get_mut(&cookie)
+                    .expect("checked by the parser");
                 let at = (offset - sent.request.offset()) as usize;
                 sent.bytes[at..at + length as usize].fill(0);
                 ended = last.then_some(cookie);
             }
-            Some(Reply::BlockStatus { cookie, extents, last, .. }) => {
-                let sent = state.in_flight.get_mut(&cookie).expect("checked by the parser");
+            Some(Reply::BlockStatus {
+                cookie,
+                extents,
+                last,
+                ..
+            }) => {
+                let sent = state
+                    .in_flight
+                    .get_mut(&cookie)
+                    .expect("checked by the parser");
                 extents.for_each(|e| {
                     sent.extents.push(e.length, ExtentFlags(e.flags));
                 });
                 ended = last.then_some(cookie);
             }
-            Some(Reply::Error { cookie, error, last, .. }) => {
-                let sent = state.in_flight.get_mut(&cookie).expect("checked by the parser");
+            Some(Reply::Error {
+                cookie,
+                error,
+                last,
+                ..
+            }) => {
+                let sent = state
+                    .in_flight
+                    .get_mut(&cookie)
+                    .expect("checked by the parser");
                 sent.outcome = Err(IoError::from(Errno::new(linux_errno(error))));
                 ended = last.then_some(cookie);
             }
@@ -392,7 +472,10 @@ impl Conn {
 }
 
 fn finish(state: &mut State, cookie: u64) {
-    let mut sent = state.in_flight.remove(&cookie).expect("checked by the parser");
+    let mut sent = state
+        .in_flight
+        .remove(&cookie)
+        .expect("checked by the parser");
     if sent.outcome.is_err() {
         return sent.request.complete(sent.outcome);
     }
