@@ -1,8 +1,8 @@
 //! The loop: one thread's turns.
 //!
-//! A turn takes completions and mail, runs requests' completions and ready tasks until none is
-//! left, rings doorbells, and makes one call into the kernel, which submits everything and waits
-//! only when there is nothing else to do. Idle means blocked in the kernel.
+//! A turn makes one call into the kernel, which submits what the last turn left and waits only when
+//! there is nothing to do; then it takes completions and mail, runs requests' completions and ready
+//! tasks until none is left, and rings doorbells. Idle means blocked in the kernel.
 //!
 //! *Contract.* A loop stays on its thread; [`Island`] is the way for those that may move. What the
 //! kernel may still write to is never freed: [`Loop::close`] waits for it, and leaks it in the end.
@@ -225,35 +225,14 @@ impl Loop {
         }
     }
 
-    /// One turn.
+    /// One turn: waits if there is nothing to do, handles what there is, and hands what came of it
+    /// to the kernel.
+    ///
+    /// [`Loop::block_on`] is cheaper where it fits: it submits and waits in one call.
     pub fn turn(&mut self, wait: Wait) -> Progress {
-        let ops = &*self.ops;
-        ops.turns.set(ops.turns.get() + 1);
-        ops.parker.awake();
-        ops.executor.awake();
-        self.reactor.begin_turn();
-        let began = sys::coarse_clock();
-        let mut handled = ops.timers.borrow_mut().fire(self.reactor.now());
-        handled += ops.io.0.reap();
-        self.reactor.run_inbox();
-        handled += self.run();
-        if sys::coarse_clock().saturating_sub(began) > SLOW {
-            ops.slow_turns.set(ops.slow_turns.get() + 1);
-        }
-        let limit = self.limit(wait);
-        if limit == Limit::Nothing {
-            ops.enter(limit);
-        } else {
-            ops.parker.sleep();
-            // Whatever came before that announcement is seen now; what comes after it wakes.
-            let limit = if self.may_sleep() {
-                limit
-            } else {
-                Limit::Nothing
-            };
-            ops.enter(limit);
-        }
-        if ops.watched.get() {
+        let handled = self.step(wait);
+        self.ops.submit();
+        if self.ops.watched.get() {
             self.show();
         }
         let more = self.is_busy();
@@ -284,7 +263,10 @@ impl Loop {
                 return value;
             }
             while !self.ops.executor.root_woken() {
-                self.turn(Wait::Forever);
+                self.step(Wait::Forever);
+            }
+            if self.ops.watched.get() {
+                self.show();
             }
         }
     }
@@ -321,6 +303,37 @@ impl Loop {
             Driver::Uring(uring) => uring.raw(),
             Driver::Poll(poller) => poller.raw(),
         }
+    }
+
+    /// Submits what the last step left and waits, if there is nothing to do; then handles what has
+    /// come. What comes of that is submitted by the next step.
+    fn step(&mut self, wait: Wait) -> usize {
+        let ops = &*self.ops;
+        ops.turns.set(ops.turns.get() + 1);
+        match self.limit(wait) {
+            Limit::Nothing => ops.enter(Limit::Nothing),
+            limit => {
+                ops.parker.sleep();
+                // Whatever came before that announcement is seen now; what comes after it wakes.
+                ops.enter(if self.may_sleep() {
+                    limit
+                } else {
+                    Limit::Nothing
+                });
+                ops.parker.awake();
+                ops.executor.awake();
+            }
+        }
+        self.reactor.begin_turn();
+        let began = sys::coarse_clock();
+        let mut handled = ops.timers.borrow_mut().fire(self.reactor.now());
+        handled += ops.io.0.reap();
+        self.reactor.run_inbox();
+        handled += self.run();
+        if sys::coarse_clock().saturating_sub(began) > SLOW {
+            ops.slow_turns.set(ops.slow_turns.get() + 1);
+        }
+        handled
     }
 
     /// Runs completions, tasks and doorbells until none is left, or for long enough.
@@ -366,9 +379,8 @@ impl Loop {
             || self.reactor.inbox().has_mail()
             || self.ops.executor.has_ready()
             || self.ops.executor.root_woken()
-            || io.hurry.get()
             || match &io.driver {
-                Driver::Uring(uring) => uring.has_completions(),
+                Driver::Uring(uring) => uring.has_completions(io.hurry.get()),
                 Driver::Poll(poller) => poller.has_completions(),
             }
     }
@@ -403,7 +415,8 @@ impl Loop {
         let until = Tick(self.ops.clock().0).after(deadline);
         let step = |this: &mut Loop, until: Tick| {
             let soon = this.ops.clock().after(Duration::from_millis(5)).min(until);
-            this.turn(Wait::Until(soon));
+            this.step(Wait::Until(soon));
+            this.ops.submit();
         };
         // What is in flight ends, with its tasks still there to take it.
         while self.ops.clock() < until && self.in_flight() {

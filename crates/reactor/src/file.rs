@@ -63,6 +63,8 @@ pub struct IoFile {
     file: Arc<File>,
     io: Rc<IoInner>,
     options: FileOptions,
+    /// Offsets mean something: not a pipe, whose reads would wait for ever.
+    seekable: bool,
     registered: Option<u32>,
     /// Reads right away: with RWF_NOWAIT, without (memory), or not at all.
     nowait: Cell<Nowait>,
@@ -111,7 +113,9 @@ impl Io {
             Driver::Uring(uring) if options.registered => uring.register_file(file.as_raw_fd()),
             _ => None,
         };
+        let seekable = rustix::fs::tell(&file).is_ok();
         Rc::new(IoFile {
+            seekable,
             file,
             io: self.0.clone(),
             options,
@@ -132,6 +136,9 @@ impl IoFile {
             .is_none_or(|end| i64::try_from(end).is_err())
         {
             return req.fail(Errno::EFBIG);
+        }
+        if !self.seekable {
+            return req.fail(Errno::new(libc::ESPIPE));
         }
         let wanted = verb == FileVerb::Read && matches!(req.data(), Data::Wanted);
         if wanted {

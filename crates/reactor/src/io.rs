@@ -35,7 +35,7 @@ pub(crate) struct IoInner {
     pub(crate) table: RefCell<Table>,
     pub(crate) chunks: OnceCell<ChunkPool>,
     pub(crate) ops: Cell<u64>,
-    /// Somebody waits for a send that reports nothing when it succeeds.
+    /// Somebody waits for a send that may report nothing when it succeeds.
     pub(crate) hurry: Cell<bool>,
     /// Nothing is begun any more.
     closed: Cell<bool>,
@@ -250,7 +250,6 @@ impl IoInner {
     /// Takes what the driver has to tell. Returns how many operations it ended.
     pub(crate) fn reap(&self) -> usize {
         self.instant.set(0);
-        self.hurry.set(false);
         match &self.driver {
             Driver::Uring(uring) => uring.reap(self),
             Driver::Poll(poller) => poller.reap(self),

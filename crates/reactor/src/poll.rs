@@ -264,7 +264,7 @@ impl Poller {
 
     /// Is there something to reap without waiting?
     pub(crate) fn has_completions(&self) -> bool {
-        !self.results().is_empty()
+        !self.events.borrow().is_empty() || !self.results().is_empty()
     }
 
     fn stream_event(&self, io: &IoInner, token: usize, flags: epoll::EventFlags) {

@@ -1,11 +1,9 @@
 //! Several loops on several threads.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    future::poll_fn,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    task::{Context, Poll, Waker},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -13,7 +11,7 @@ use std::{
 use block::{Error, ErrorKind, Inbox, Reactor, Result};
 
 use crate::{
-    event_loop::{Loop, Options, Stats, Wait},
+    event_loop::{Loop, Options, Stats},
     sys,
 };
 
@@ -26,9 +24,43 @@ pub struct Reactors {
     stop: Arc<Stop>,
 }
 
+/// Tells the threads to stop.
+#[derive(Default)]
 struct Stop {
-    now: AtomicBool,
-    deadline: std::sync::Mutex<Duration>,
+    state: Mutex<StopState>,
+}
+
+#[derive(Default)]
+struct StopState {
+    /// Set when they are to stop: how long each has for it.
+    deadline: Option<Duration>,
+    waiting: Vec<Waker>,
+}
+
+impl Stop {
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Duration> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(deadline) = state.deadline {
+            return Poll::Ready(deadline);
+        }
+        if !state
+            .waiting
+            .iter()
+            .any(|waker| waker.will_wake(cx.waker()))
+        {
+            state.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn set(&self, deadline: Duration) {
+        let waiting = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.deadline = Some(deadline);
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
 }
 
 /// How long dropping waits, unless [`Reactors::stop`] was called.
@@ -48,10 +80,7 @@ impl Reactors {
                 .into_iter()
                 .collect(),
             threads: Vec::new(),
-            stop: Arc::new(Stop {
-                now: AtomicBool::new(false),
-                deadline: std::sync::Mutex::new(DROP_DEADLINE),
-            }),
+            stop: Arc::default(),
         };
         let first = main.map_or(options.index, |main| main.reactor().index() + 1);
         for index in first..first + n {
@@ -99,10 +128,7 @@ impl Reactors {
                 // Nobody listens if the caller has given up.
                 let _ = tell.send(Ok(this.reactor().inbox().clone()));
                 drop(tell);
-                while !stop.now.load(Ordering::Acquire) {
-                    this.turn(Wait::Forever);
-                }
-                let deadline = *stop.deadline.lock().unwrap_or_else(|e| e.into_inner());
+                let deadline = this.block_on(poll_fn(|cx| stop.poll(cx)));
                 this.close(deadline)
             }
             Err(error) => {
@@ -122,11 +148,7 @@ impl Reactors {
     }
 
     fn end(&mut self, deadline: Duration) -> Vec<Stats> {
-        *self.stop.deadline.lock().unwrap_or_else(|e| e.into_inner()) = deadline;
-        self.stop.now.store(true, Ordering::Release);
-        for inbox in &self.inboxes {
-            inbox.wake();
-        }
+        self.stop.set(deadline);
         let threads = self.threads.drain(..);
         threads
             .map(|thread| thread.join().unwrap_or_default())

@@ -310,14 +310,20 @@ impl Uring {
         ended + self.settle(io, tried)
     }
 
-    /// Are completions waiting?
-    pub(crate) fn has_completions(&self) -> bool {
-        !self.ring.borrow_mut().completion().is_empty() || !self.tried.borrow().is_empty()
+    /// Would a turn find something? In a hurry, a silent send that is still to be tried counts: it
+    /// will not end a wait.
+    pub(crate) fn has_completions(&self, hurry: bool) -> bool {
+        !self.ring.borrow_mut().completion().is_empty()
+            || !self.tried.borrow().is_empty()
+            || (hurry && !self.queued.borrow().is_empty())
     }
 
     /// Silent sends that have not reported are done.
     fn settle(&self, io: &IoInner, mut tried: Vec<Key>) -> usize {
         let n = tried.len();
+        if n > 0 {
+            io.hurry.set(false);
+        }
         for key in tried.drain(..) {
             let silent = io
                 .table
