@@ -12,7 +12,7 @@
 //! Each filter is a configuration struct, from which every face of it is made, and a type that
 //! implements [`block::Filter`]; [`registry()`] lists them all. They do no I/O of their own: files,
 //! programs and scratch space come from [`block::Host`], so they run the same on every driver and
-//! in simulation.
+//! in simulation. [`writing_a_filter`] shows how to write another.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -28,3 +28,6 @@ pub mod stats;
 mod trigger;
 
 pub use registry::{Entry, registry};
+
+#[doc = include_str!("../../../docs/writing-a-filter.md")]
+pub mod writing_a_filter {}

@@ -1,13 +1,14 @@
 //! `readonly`: refuses whatever would change the disk, always or while a file exists.
 //!
-//! Without `readonly-file` the limits say so too, and a client sees a read-only disk. With it the
+//! Without `readonly-file` it is the shortest of filters: it names the operations it lets through,
+//! and the framework masks and refuses the others, so a client sees a read-only disk. With it the
 //! disk stays writable in the client's eyes, and is frozen and thawed while in use.
 
 use std::{path::PathBuf, rc::Rc, sync::Arc};
 
 use block::{
     Device, Errno, Filter, Limits, Local, Next, Op, OpSet, OpenContext, Queue, Request, Result,
-    WrapDevice, filter::map,
+    WrapDevice,
 };
 use config::Config;
 
@@ -41,20 +42,17 @@ impl Filter for Readonly {
     }
 
     fn ops(&self) -> OpSet {
-        OpSet::DISK
+        match self.config.readonly_file {
+            None => OpSet::READ_ONLY.with(Op::Flush),
+            Some(_) => OpSet::DISK,
+        }
     }
 
     fn open<'a>(&'a self, cx: &'a OpenContext, next: Next) -> Local<'a, Result<Arc<dyn Device>>> {
         Box::pin(async move {
             let device = next.open(cx).await?;
             let Some(file) = self.config.readonly_file.clone() else {
-                let limits = |limits: &mut Limits| limits.mask(OpSet::READ_ONLY.with(Op::Flush));
-                return Ok(map(device, limits, |req: &mut Request| {
-                    match req.op().modifies() {
-                        true => Err(Errno::EROFS.into()),
-                        false => Ok(()),
-                    }
-                }));
+                return Ok(device);
             };
             let host = cx.host.clone();
             let unchanged = |_: &mut Limits| {};

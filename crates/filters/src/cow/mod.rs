@@ -30,8 +30,8 @@ use std::{
 };
 
 use block::{
-    Access, Device, Error, ErrorKind, Event, Filter, Host, Limits, Local, MAX_TRANSFER, Next, Op,
-    OpSet, OpenContext, Queue, Reactor, Request, Result, Subscription, Support,
+    Access, Device, Errno, Error, ErrorKind, Event, Filter, Host, Limits, Local, MAX_TRANSFER,
+    Next, Op, OpSet, OpenContext, Queue, Reactor, Request, Result, Subscription, Support,
 };
 use config::{Config, Size, Value};
 
@@ -265,7 +265,10 @@ impl Device for CowDevice {
             on_read,
             on_cache: self.config.cow_on_cache,
         };
-        Ok(Rc::new(CowQueue(Rc::new(lower))))
+        Ok(Rc::new(CowQueue {
+            lower: Rc::new(lower),
+            offered: self.limits.offered(),
+        }))
     }
 
     fn close<'a>(&'a self, reactor: &'a Reactor) -> Local<'a, Result<()>> {
@@ -273,10 +276,17 @@ impl Device for CowDevice {
     }
 }
 
-struct CowQueue(Rc<Lower>);
+struct CowQueue {
+    lower: Rc<Lower>,
+    /// Fewer than the filter's for a client that may only read.
+    offered: OpSet,
+}
 
 impl Queue for CowQueue {
     fn submit(&self, req: Request) {
+        if !self.offered.contains(req.op()) {
+            return req.fail(Errno::ENOTSUP);
+        }
         if req.op().has_range() && req.len() == 0 {
             return match req.op() {
                 Op::Read => req.give_zeroes(),
@@ -284,14 +294,14 @@ impl Queue for CowQueue {
             };
         }
         match req.op() {
-            Op::Read => self.0.read(req),
-            Op::Write => self.0.write(req),
+            Op::Read => self.lower.read(req),
+            Op::Write => self.lower.write(req),
             Op::Flush => req.done(),
-            Op::WriteZeroes => self.0.write_zeroes(req),
-            Op::Discard => self.0.discard(req),
-            Op::Cache => self.0.cache(req),
-            Op::Extents => self.0.extents(req),
-            _ => self.0.base.submit(req),
+            Op::WriteZeroes => self.lower.write_zeroes(req),
+            Op::Discard => self.lower.discard(req),
+            Op::Cache => self.lower.cache(req),
+            Op::Extents => self.lower.extents(req),
+            _ => self.lower.base.submit(req),
         }
     }
 }
