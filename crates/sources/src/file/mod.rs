@@ -2,12 +2,12 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`open`] | finding, checking, opening and locking a file; every error a user can meet |
-//! | [`inode`] | what all devices of one file share: failed flushes, group commit, learned abilities |
-//! | [`device`] | an opened file: its limits |
-//! | [`queue`] | the data path |
-//! | [`zero`] | write zeroes and discard |
-//! | [`extents`] | where the holes are |
+//! | `open` | finding, checking, opening and locking a file; every error a user can meet |
+//! | `inode` | what all devices of one file share: failed flushes, group commit, learned abilities |
+//! | `device` | an opened file: its limits |
+//! | `queue` | the data path |
+//! | `zero` | write zeroes and discard |
+//! | `extents` | where the holes are |
 //!
 //! *Opened when a client comes*, as that client may be served: for writing if the client may write
 //! and the file lets us, else for reading. Clients of one source share what is open.

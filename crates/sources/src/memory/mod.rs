@@ -1,6 +1,6 @@
 //! A sparse disk in memory, shared by all clients.
 //!
-//! Only what is written takes memory: the disk is a tree of pages (see [`pages`]), and a page that is
+//! Only what is written takes memory: the disk is a tree of pages (see `pages`), and a page that is
 //! not there reads as a hole. A read hands out the page itself, so no byte is copied between the disk
 //! and the export; a write is one copy into the page. Nothing is volatile in the sense of a disk
 //! cache, so FUA costs nothing and a flush has nothing to do: the contents live as long as the source.

@@ -18,8 +18,10 @@ use block::{Errno, ExtentFlags, ExtentList, Iov, SharedBuf};
 
 /// Bytes per page.
 ///
-/// Chosen by measurement: a first write pays for clearing a whole page, a long read for each page it
-/// spans, and a read of at most one page plus one byte never allocates (two pieces fit in place).
+/// Chosen by measurement. A first write clears its whole page, mostly in page faults: 14
+/// us for 32 KiB, 27 us for 64, 88 us for 128 in a small virtual machine; filling a disk from front to
+/// back costs the same with all of them. A read takes 11-13 ns per page it spans, and up to two pieces
+/// fit into a request without an allocation, which speaks for larger pages.
 pub(super) const PAGE: usize = 64 << 10;
 
 /// Entries per table: 2^10.
