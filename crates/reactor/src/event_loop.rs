@@ -260,13 +260,13 @@ impl Loop {
             if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
                 // What it sent last goes now: there may be no other turn.
                 self.ops.submit();
+                if self.ops.watched.get() {
+                    self.show();
+                }
                 return value;
             }
             while !self.ops.executor.root_woken() {
                 self.step(Wait::Forever);
-            }
-            if self.ops.watched.get() {
-                self.show();
             }
         }
     }
@@ -315,15 +315,11 @@ impl Loop {
             limit => {
                 ops.parker.sleep();
                 // Whatever came before that announcement is seen now; what comes after it wakes.
-                ops.enter(if self.may_sleep() {
-                    limit
-                } else {
-                    Limit::Nothing
-                });
-                ops.parker.awake();
-                ops.executor.awake();
+                ops.enter(if self.may_sleep() { limit } else { Limit::Nothing });
             }
         }
+        ops.parker.awake();
+        ops.executor.awake();
         self.reactor.begin_turn();
         let began = sys::coarse_clock();
         let mut handled = ops.timers.borrow_mut().fire(self.reactor.now());
@@ -392,8 +388,6 @@ impl Loop {
     /// Makes the descriptor say what the loop knows.
     fn show(&self) {
         let ops = &*self.ops;
-        ops.parker.sleep();
-        let idle = self.may_sleep();
         let due = ops.timers.borrow().next();
         let now = ops.clock();
         match (ops.driver(), due) {
@@ -401,10 +395,14 @@ impl Loop {
             (Driver::Poll(poller), Some(at)) => poller.arm(now.0, at.0),
             _ => {}
         }
-        if !idle {
+        ops.submit();
+        ops.parker.sleep();
+        let idle = self.may_sleep();
+        let told = matches!(ops.driver(), Driver::Uring(uring) if uring.is_readable());
+        // Told twice, the second time would be one turn too many, and that for ever.
+        if !idle && !told {
             ops.parker.ring();
         }
-        ops.submit();
     }
 
     fn end(&mut self, deadline: Duration) -> Stats {

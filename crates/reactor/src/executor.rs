@@ -30,6 +30,8 @@ pub(crate) struct Executor {
     batch: RefCell<VecDeque<u32>>,
     /// The root waker was used since the last look.
     root: Cell<bool>,
+    /// Our own copy of `Ready::asleep`.
+    asleep: Cell<bool>,
 }
 
 struct Slots {
@@ -88,6 +90,7 @@ impl Executor {
             }),
             batch: RefCell::default(),
             root: Cell::new(false),
+            asleep: Cell::new(false),
         }
     }
 
@@ -169,12 +172,15 @@ impl Executor {
     pub(crate) fn fall_asleep(&self) -> bool {
         let mut ready = self.shared.lock();
         ready.asleep = ready.list.is_empty();
+        self.asleep.set(ready.asleep);
         ready.asleep
     }
 
     /// The loop runs again: wakers need not wake it.
     pub(crate) fn awake(&self) {
-        self.shared.lock().asleep = false;
+        if self.asleep.take() {
+            self.shared.lock().asleep = false;
+        }
     }
 
     /// Drops all tasks, and what their dropping spawns.

@@ -310,10 +310,15 @@ impl Uring {
         ended + self.settle(io, tried)
     }
 
+    /// Completions are on the ring, which makes its descriptor readable.
+    pub(crate) fn is_readable(&self) -> bool {
+        !self.ring.borrow_mut().completion().is_empty()
+    }
+
     /// Would a turn find something? In a hurry, a silent send that is still to be tried counts: it
     /// will not end a wait.
     pub(crate) fn has_completions(&self, hurry: bool) -> bool {
-        !self.ring.borrow_mut().completion().is_empty()
+        self.is_readable()
             || !self.tried.borrow().is_empty()
             || (hurry && !self.queued.borrow().is_empty())
     }
