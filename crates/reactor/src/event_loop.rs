@@ -241,7 +241,14 @@ impl Loop {
 
     /// A descriptor that is readable when a turn is worthwhile: for programs with a loop of their
     /// own, which call [`Loop::turn`] with [`Wait::Poll`] then, and once before the first wait.
+    /// Panics on a ring of [`RingMode::Owned`]: such a ring defers its work until it is entered,
+    /// and its descriptor says nothing before.
     pub fn fd(&self) -> BorrowedFd<'_> {
+        let speaks = self.ops.mode == RingMode::Foreign || self.driver() == "poll";
+        assert!(
+            speaks,
+            "only a ring of RingMode::Foreign tells others when it has work"
+        );
         self.ops.watched.set(true);
         self.show();
         let raw = self.raw();
@@ -315,7 +322,11 @@ impl Loop {
             limit => {
                 ops.parker.sleep();
                 // Whatever came before that announcement is seen now; what comes after it wakes.
-                ops.enter(if self.may_sleep() { limit } else { Limit::Nothing });
+                ops.enter(if self.may_sleep() {
+                    limit
+                } else {
+                    Limit::Nothing
+                });
             }
         }
         ops.parker.awake();

@@ -33,7 +33,6 @@ on_both! {
     a_panicking_job_is_told
     doorbells_ring_at_the_end
     idle_costs_nothing
-    a_foreign_program_drives_it
     slow_turns_are_counted
     close_with_everything_outstanding
     close_waits_for_jobs_of_requests
@@ -239,7 +238,26 @@ fn idle_costs_nothing(mut made: Loop) {
 }
 
 /// poll(2) on the loop's descriptor tells of everything a turn would find.
-fn a_foreign_program_drives_it(mut made: Loop) {
+#[test]
+fn a_foreign_program_drives_it() {
+    for driver in [DriverKind::Uring, DriverKind::Poll] {
+        if let Some(made) = make(driver, RingMode::Foreign) {
+            drive(made);
+        }
+    }
+}
+
+#[test]
+fn an_owned_ring_has_no_descriptor_to_watch() {
+    if let Some(made) = make(DriverKind::Uring, RingMode::Owned) {
+        let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            made.fd();
+        }));
+        assert!(refused.is_err());
+    }
+}
+
+fn drive(mut made: Loop) {
     let reactor = made.reactor().clone();
     let (stream, mut near) = unix_pair(&reactor);
     let got = Rc::new(RefCell::new(Vec::new()));
