@@ -192,7 +192,10 @@ impl Source for FileSource {
     /// Finds out early what would fail for every client.
     fn ready(&self) -> Result<()> {
         let found = match &self.shared.what {
-            What::File(path) => open::probe(&Place::Path(path)).map(drop),
+            // Reading is the least a client wants: permissions and O_DIRECT are tried out.
+            What::File(path) => {
+                open::open(&Place::Path(path), false, &self.shared.options).map(drop)
+            }
             What::Dir { .. } => self.shared.dir().map(drop),
         };
         found.map_err(|e| e.in_node(&self.name))
