@@ -70,7 +70,8 @@ fn list<Make>(entries: &[Entry<Make>]) -> String {
         .unwrap_or(0);
     entries
         .iter()
-        .map(|entry| format!("  {:width$}  {}\n", entry.name, entry.summary))
+        .map(|entry| (entry.name, entry.summary.trim_end_matches('.')))
+        .map(|(name, summary)| format!("  {name:width$}  {summary}\n"))
         .collect()
 }
 

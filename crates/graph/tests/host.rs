@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use blkit_graph::HostServices;
 use block::{ErrorKind, Host, Reactor, host::Command};
-use graph::HostServices;
 use reactor::{DriverKind, Loop, Options};
 
 /// Runs a test on each driver this host has.

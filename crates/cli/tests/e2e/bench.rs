@@ -6,6 +6,8 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -178,13 +180,35 @@ pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !so() {
         assert!(Instant::now() < until, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Runs a program to its end, and kills it if that does not come.
+pub fn output(command: &mut Command) -> Output {
+    // Copies of whole disks take their time on a busy machine.
+    const LONG: Duration = Duration::from_secs(600);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let child = command.spawn().expect("starts");
+    let pid = child.id() as i32;
+    let (done, ended) = mpsc::channel::<()>();
+    let guard = thread::spawn(move || {
+        if ended.recv_timeout(LONG) == Err(RecvTimeoutError::Timeout) {
+            let _ = reactor::process::send_signal(pid, 9);
+        }
+    });
+    let output = child.wait_with_output().expect("ends");
+    drop(done);
+    guard.join().expect("no panic");
+    output
 }
 
 /// Runs a program to its end and asserts success; its standard output.
 pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().expect("starts");
+    let output = output(command);
     assert!(output.status.success(), "{command:?}: {}", told(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

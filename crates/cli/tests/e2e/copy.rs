@@ -1,8 +1,8 @@
 //! Whole disks, out and in.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Stdio};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use crate::bench::{Place, have, program, run, told};
+use crate::bench::{Place, have, output, program, run, told};
 
 #[test]
 fn nbdcopy_reads_and_writes_all_of_it() {
@@ -60,12 +60,7 @@ fn a_file_system_survives_the_journey() {
     server.stop();
     run(place.command("cmp").args(["disk.img", "in.img"]));
     for copy in ["out.img", "in.img"] {
-        let output = place
-            .command(program("e2fsck"))
-            .args(["-f", "-n", copy])
-            .stdin(Stdio::null())
-            .output()
-            .expect("starts");
+        let output = output(place.command(program("e2fsck")).args(["-f", "-n", copy]));
         assert!(output.status.success(), "{copy}: {}", told(&output));
         let allocated = fs::metadata(place.path(copy)).expect("exists").blocks() * 512;
         assert!(

@@ -5,14 +5,14 @@ use std::{
     fs::{self, Permissions},
     net::TcpListener,
     os::unix::{fs::PermissionsExt, net::UnixListener, process::CommandExt},
-    process::{Command, Stdio},
+    process::Command,
 };
 
-use crate::bench::{Place, told};
+use crate::bench::{Place, output, told};
 
 /// Runs a command that must fail as mistakes do; its error line and its hint.
 fn mistake(command: &mut Command) -> (String, String) {
-    let output = command.stdin(Stdio::null()).output().expect("starts");
+    let output = output(command);
     assert_eq!(
         output.status.code(),
         Some(1),

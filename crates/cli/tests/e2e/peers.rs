@@ -1,10 +1,10 @@
 //! Other people's clients: what they say about what we serve, and what they verify.
 
-use std::{fs, process::Stdio};
+use std::fs;
 
 use serde_json::Value;
 
-use crate::bench::{Place, have, run, told};
+use crate::bench::{Place, have, output, run, told};
 
 /// What nbdinfo says about the first export.
 fn nbdinfo(place: &Place, uri: &str) -> Value {
@@ -93,11 +93,7 @@ fn nbdinfo_lists_a_directory() {
     );
     for name in ["nothing", "no-disk", "..%2Fimages%2Fc", "%2Fetc%2Fpasswd"] {
         let uri = server.uri.replace("/?", &format!("/{name}?"));
-        let output = place
-            .command("nbdinfo")
-            .args(["--size", &uri])
-            .output()
-            .expect("starts");
+        let output = output(place.command("nbdinfo").args(["--size", &uri]));
         assert!(!output.status.success(), "{name}: {}", told(&output));
     }
     server.stop();
@@ -238,25 +234,26 @@ fn fio_verifies_what_it_wrote() {
     ] {
         let server = place.serve_here(source);
         let uri = format!("--uri=nbd+unix:///?socket={}", place.path("s").display());
-        let output = place
-            .command("fio")
-            .args([
-                "--name=verify",
-                "--ioengine=nbd",
-                &uri,
-                "--rw=randrw",
-                "--bs=512-64k",
-            ])
-            .args([
-                "--size=16M",
-                "--iodepth=16",
-                "--verify=crc32c",
-                "--verify_fatal=1",
-            ])
-            .args(["--blockalign=512", "--randseed=7", "--output-format=terse"])
-            .stdin(Stdio::null())
-            .output()
-            .expect("starts");
+        let mut fio = place.command("fio");
+        fio.args([
+            "--name=verify",
+            "--ioengine=nbd",
+            &uri,
+            "--rw=randrw",
+            "--bs=4k",
+        ])
+        .args([
+            "--size=16M",
+            "--iodepth=16",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+        ])
+        .args([
+            "--randseed=7",
+            "--verify_state_save=0",
+            "--output-format=terse",
+        ]);
+        let output = output(&mut fio);
         assert!(output.status.success(), "{source:?}: {}", told(&output));
         server.stop();
     }
