@@ -20,7 +20,10 @@ struct World {
 
 impl World {
     fn new(device: Arc<dyn Device>, options: Options) -> World {
-        let loop_options = reactor::Options { driver: DriverKind::Auto, ..Default::default() };
+        let loop_options = reactor::Options {
+            driver: DriverKind::Auto,
+            ..Default::default()
+        };
         let served = Reactors::start(1, loop_options).expect("a loop");
         let server = Server::new(DeviceSource::new(device), TestHost::new(), options);
         World { served, server }
@@ -32,7 +35,8 @@ impl World {
 
     fn connect(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
         let server = self.server.clone();
         self.served.run_on(0, move |reactor| {
             server.serve_socket(reactor, theirs.into(), "pair".into());
@@ -43,7 +47,10 @@ impl World {
     /// Connects and haggles, without structured replies.
     fn ready(&self) -> UnixStream {
         let mut stream = self.connect();
-        let options = client::ClientOptions { mode: nbd::Mode::Simple, ..Default::default() };
+        let options = client::ClientOptions {
+            mode: nbd::Mode::Simple,
+            ..Default::default()
+        };
         let mut machine = client::Handshake::new(options).unwrap();
         let mut bytes = [0; 4096];
         loop {
@@ -62,15 +69,26 @@ impl World {
     fn until(&self, what: &str, reached: impl Fn(&Server) -> bool) {
         let began = Instant::now();
         while !reached(&self.server) {
-            assert!(began.elapsed() < Duration::from_secs(60), "still waiting: {what}");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "still waiting: {what}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
 fn request(command: u16, cookie: u64, offset: u64, length: u64) -> Vec<u8> {
-    let request = client::Request { command, flags: 0, cookie, offset, length };
-    client::encode_request(nbd::Mode::Simple, &request).unwrap().to_vec()
+    let request = client::Request {
+        command,
+        flags: 0,
+        cookie,
+        offset,
+        length,
+    };
+    client::encode_request(nbd::Mode::Simple, &request)
+        .unwrap()
+        .to_vec()
 }
 
 fn simple_reply(stream: &mut UnixStream) -> (u32, u64) {
@@ -83,23 +101,35 @@ fn simple_reply(stream: &mut UnixStream) -> (u32, u64) {
 
 #[test]
 fn a_slow_handshake_is_dropped() {
-    let options = Options { handshake_timeout: Duration::from_millis(50), ..Options::default() };
+    let options = Options {
+        handshake_timeout: Duration::from_millis(50),
+        ..Options::default()
+    };
     let world = World::memory(options);
     let mut silent = world.connect();
     let mut greeting = Vec::new();
     silent.read_to_end(&mut greeting).unwrap();
-    assert_eq!(greeting.len(), proto::GREETING_LEN, "the greeting, then the end");
+    assert_eq!(
+        greeting.len(),
+        proto::GREETING_LEN,
+        "the greeting, then the end"
+    );
     world.until("it is counted", |server| server.stats().timeouts == 1);
     // Whoever has haggled may be silent for ever.
     let mut ready = world.ready();
     std::thread::sleep(Duration::from_millis(200));
-    ready.write_all(&request(proto::CMD_FLUSH, 9, 0, 0)).unwrap();
+    ready
+        .write_all(&request(proto::CMD_FLUSH, 9, 0, 0))
+        .unwrap();
     assert_eq!(simple_reply(&mut ready), (0, 9));
 }
 
 #[test]
 fn too_many_connections_are_turned_away() {
-    let world = World::memory(Options { max_connections: 2, ..Options::default() });
+    let world = World::memory(Options {
+        max_connections: 2,
+        ..Options::default()
+    });
     let _kept = [world.ready(), world.ready()];
     let mut third = world.connect();
     let mut bytes = Vec::new();
@@ -121,11 +151,14 @@ fn garbage_closes_that_connection_only() {
         late.write_all(garbage).unwrap();
         let _ = late.read_to_end(&mut rest);
     }
-    good.write_all(&request(proto::CMD_READ, 5, 0, 512)).unwrap();
+    good.write_all(&request(proto::CMD_READ, 5, 0, 512))
+        .unwrap();
     assert_eq!(simple_reply(&mut good), (0, 5));
     good.read_exact(&mut [0; 512]).unwrap();
     assert!(world.server.stats().violations >= 5);
-    world.until("only the good one is left", |server| server.connections() == 1);
+    world.until("only the good one is left", |server| {
+        server.connections() == 1
+    });
 }
 
 #[test]
@@ -140,7 +173,12 @@ fn refused_requests_keep_the_stream_in_step() {
     stream.write_all(&bytes).unwrap();
     let mut replies: Vec<_> = (0..4).map(|_| simple_reply(&mut stream)).collect();
     replies.sort_by_key(|(_, cookie)| *cookie);
-    let wanted = [(proto::ENOSPC, 1), (proto::EINVAL, 2), (proto::EINVAL, 3), (0, 4)];
+    let wanted = [
+        (proto::ENOSPC, 1),
+        (proto::EINVAL, 2),
+        (proto::EINVAL, 3),
+        (0, 4),
+    ];
     assert_eq!(replies, wanted);
 }
 
@@ -149,7 +187,9 @@ fn a_stop_answers_what_is_in_flight() {
     let device = StepDevice::new(1 << 20);
     let world = World::new(device.clone(), Options::default());
     let mut stream = world.ready();
-    stream.write_all(&request(proto::CMD_FLUSH, 77, 0, 0)).unwrap();
+    stream
+        .write_all(&request(proto::CMD_FLUSH, 77, 0, 0))
+        .unwrap();
     let step = loop {
         match device.next() {
             Some(step) => break step,
@@ -158,7 +198,11 @@ fn a_stop_answers_what_is_in_flight() {
     };
     world.server.stop();
     std::thread::sleep(Duration::from_millis(50));
-    assert_eq!(world.server.connections(), 1, "it waits for what is in flight");
+    assert_eq!(
+        world.server.connections(),
+        1,
+        "it waits for what is in flight"
+    );
     step.done(0);
     assert_eq!(simple_reply(&mut stream), (0, 77));
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "then the end");
@@ -167,19 +211,28 @@ fn a_stop_answers_what_is_in_flight() {
 
 #[test]
 fn a_client_that_does_not_read_holds_only_its_credits() {
-    let options = Options { max_bytes: 1 << 20, ..Options::default() };
+    let options = Options {
+        max_bytes: 1 << 20,
+        ..Options::default()
+    };
     let world = World::memory(options);
     let mut stalled = world.ready();
     // 64 MiB of reads; their replies fit neither the socket nor the credits.
-    stalled.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    stalled
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
     for cookie in 0..256 {
-        if stalled.write_all(&request(proto::CMD_READ, cookie, 0, 256 << 10)).is_err() {
+        if stalled
+            .write_all(&request(proto::CMD_READ, cookie, 0, 256 << 10))
+            .is_err()
+        {
             break;
         }
     }
     let mut good = world.ready();
     for cookie in 0..100 {
-        good.write_all(&request(proto::CMD_READ, cookie, 0, 512)).unwrap();
+        good.write_all(&request(proto::CMD_READ, cookie, 0, 512))
+            .unwrap();
         assert_eq!(simple_reply(&mut good), (0, cookie));
         good.read_exact(&mut [0; 512]).unwrap();
     }
@@ -199,7 +252,9 @@ fn vanished_clients_leave_nothing_behind() {
     let world = World::new(device.clone(), Options::default());
     for _ in 0..20 {
         let mut stream = world.ready();
-        stream.write_all(&request(proto::CMD_FLUSH, 1, 0, 0)).unwrap();
+        stream
+            .write_all(&request(proto::CMD_FLUSH, 1, 0, 0))
+            .unwrap();
         drop(stream);
     }
     // Requests that reached the device are completed there; nobody is left to be told.

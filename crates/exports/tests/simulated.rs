@@ -3,13 +3,7 @@
 
 mod common;
 
-use std::{
-    cell::RefCell,
-    io,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, io, rc::Rc, sync::Arc, time::Duration};
 
 use blkit_exports::nbd::{Options, Server};
 use block::{Device, Normalize, Reactor};
@@ -39,10 +33,15 @@ fn connect(client: &Reactor) -> io::Result<reactor::Stream> {
     WORLD.with_borrow_mut(|world| {
         let world = world.as_mut().expect("a world");
         world.connections += 1;
-        let net = SimNet { seed: world.net.seed + world.connections, ..world.net.clone() };
+        let net = SimNet {
+            seed: world.net.seed + world.connections,
+            ..world.net.clone()
+        };
         let (ours, theirs) = net.pair(client, &world.reactor);
         let (server, reactor) = (world.server.clone(), world.reactor.clone());
-        world.reactor.spawn(async move { server.serve_stream(&reactor, theirs).await });
+        world
+            .reactor
+            .spawn(async move { server.serve_stream(&reactor, theirs).await });
         Ok(ours)
     })
 }
@@ -59,21 +58,38 @@ fn run(seed: u64, mode: Mode, faults: bool) -> (u64, u64) {
     let mut net = SimNet::new(seed);
     net.fragment = *rng.pick(&[0, 1 << 10, 64 << 10]);
     net.stall_one_in = *rng.pick(&[0, 50]);
-    let server_options = Options { max_requests: *rng.pick(&[2, 1024]), ..Options::default() };
+    let server_options = Options {
+        max_requests: *rng.pick(&[2, 1024]),
+        ..Options::default()
+    };
     let source = DeviceSource::new(Normalize::wrap(disk.clone()));
     let server = Server::new(source, TestHost::new(), server_options);
     let reactor = world.reactor(1).clone();
-    WORLD.set(Some(Served { server: server.clone(), reactor, net, connections: 0 }));
+    WORLD.set(Some(Served {
+        server: server.clone(),
+        reactor,
+        net,
+        connections: 0,
+    }));
 
     let client = world.reactor(0).clone();
-    let contexts: &[&str] = if mode == Mode::Simple { &[] } else { &[CONTEXT_BASE_ALLOCATION] };
+    let contexts: &[&str] = if mode == Mode::Simple {
+        &[]
+    } else {
+        &[CONTEXT_BASE_ALLOCATION]
+    };
     let connector: Connect = Arc::new(connect);
     let probe = NbdDisk::probe(&client, connector, options(mode, contexts));
     let nbd = world.block_on(0, probe);
-    let queues = (0..3).map(|_| (client.clone(), nbd.open_queue(&client).unwrap())).collect();
+    let queues = (0..3)
+        .map(|_| (client.clone(), nbd.open_queue(&client).unwrap()))
+        .collect();
     let model = Model::zeroed(SIZE);
     let model = Rc::new(RefCell::new(if faults { model.tolerant() } else { model }));
-    let workload = Workload { requests: 150, ..Workload::new(seed) };
+    let workload = Workload {
+        requests: 150,
+        ..Workload::new(seed)
+    };
     let checked = world.block_on(0, workload.run(queues, &nbd.limits(), &model));
     checked.unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
     world.block_on(0, nbd.close(&client)).expect("it closes");
@@ -106,7 +122,13 @@ fn failing_disks_fail_requests_and_nothing_else() {
 #[test]
 fn same_seed_same_digest() {
     for seed in [1, 7] {
-        assert_eq!(run(seed, Mode::Extended, false), run(seed, Mode::Extended, false));
+        assert_eq!(
+            run(seed, Mode::Extended, false),
+            run(seed, Mode::Extended, false)
+        );
     }
-    assert_ne!(run(1, Mode::Extended, false).0, run(2, Mode::Extended, false).0);
+    assert_ne!(
+        run(1, Mode::Extended, false).0,
+        run(2, Mode::Extended, false).0
+    );
 }

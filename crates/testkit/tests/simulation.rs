@@ -159,7 +159,7 @@ fn crashes(
         workload.requests = u64::MAX;
         workload.flush_every = 12;
         let running = workload.start(queues, &limits, &model);
-        world.advance(world.fork_rng().delay(Duration::from_millis(3)));
+        world.advance(world.fork_rng().delay(Duration::from_micros(300)));
         disk.crash();
         model.borrow_mut().crash();
         running.stop();
@@ -234,7 +234,7 @@ fn cow(device: Arc<dyn Device>, forgets: bool) -> Arc<dyn Device> {
         Op::Write => {
             let (first, mut last) = (req.offset() / BLOCK, req.end() / BLOCK);
             let n = writes.fetch_add(1, Ordering::Relaxed);
-            if forgets && n % 8 == 7 {
+            if forgets && n % 2 == 1 {
                 last -= 1;
             }
             let written = written.clone();

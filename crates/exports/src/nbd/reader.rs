@@ -91,22 +91,43 @@ impl Reader<'_> {
                 return Ok(false);
             }
         };
-        let (op, offset, len, flags) = match command {
+        match command {
             Command::Disconnect => return Ok(true),
-            Command::Read { offset, length, .. } => {
-                (Op::Read, offset, u64::from(length), Flags::NONE)
-            }
             Command::Write {
                 offset,
                 length,
                 fua,
             } => {
-                return self
-                    .write(header, offset, length, fua)
-                    .await
-                    .map(|()| false);
+                self.write(header, offset, length, fua).await?;
             }
-            Command::Flush => (Op::Flush, 0, 0, Flags::NONE),
+            Command::BlockStatus {
+                offset,
+                length,
+                req_one,
+            } => {
+                let all = ContextSet::all(self.conn.contexts.len());
+                self.status(header, offset, length, req_one, all).await;
+            }
+            Command::BlockStatusPayload {
+                offset,
+                payload,
+                req_one,
+            } => {
+                self.status_payload(header, offset, payload, req_one)
+                    .await?;
+            }
+            plain => self.plain(header, plain).await,
+        }
+        Ok(false)
+    }
+
+    /// Serves a request without a payload, other than a block status.
+    #[inline]
+    async fn plain(&mut self, header: &RequestHeader, command: Command) {
+        let (op, offset, len, flags) = match command {
+            Command::Read { offset, length, .. } => {
+                (Op::Read, offset, u64::from(length), Flags::NONE)
+            }
             Command::Trim {
                 offset,
                 length,
@@ -129,25 +150,8 @@ impl Reader<'_> {
                     fua_flag(fua) | no_hole | fast,
                 )
             }
-            Command::BlockStatus {
-                offset,
-                length,
-                req_one,
-            } => {
-                let all = ContextSet::all(self.conn.contexts.len());
-                self.status(header, offset, length, req_one, all).await;
-                return Ok(false);
-            }
-            Command::BlockStatusPayload {
-                offset,
-                payload,
-                req_one,
-            } => {
-                return self
-                    .status_payload(header, offset, payload, req_one)
-                    .await
-                    .map(|()| false);
-            }
+            // The others have gone their own ways.
+            _ => (Op::Flush, 0, 0, Flags::NONE),
         };
         let bytes = self.charge(if op == Op::Read { len } else { 0 }).await;
         let data = if op == Op::Read {
@@ -156,7 +160,6 @@ impl Reader<'_> {
             Data::None
         };
         self.submit(Answer::new(header, bytes), (op, offset, len), flags, data);
-        Ok(false)
     }
 
     #[inline]
