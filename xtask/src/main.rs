@@ -5,7 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check_deps;
+mod fuzz;
+mod gates;
+mod soak;
+mod tool;
 mod without_io_uring;
 
 use std::process::ExitCode;
@@ -23,6 +28,26 @@ const COMMANDS: &[Command] = &[
         name: "check-deps",
         about: "check imports, unsafe code and lengths against the rules of the house",
         run: check_deps::run,
+    },
+    Command {
+        name: "gates",
+        about: "instructions and allocations per request against the baseline (--update)",
+        run: gates::run,
+    },
+    Command {
+        name: "fuzz",
+        about: "fuzz targets over corpus and mutations, stable toolchain (--seconds 20)",
+        run: fuzz::run,
+    },
+    Command {
+        name: "bench",
+        about: "measure beside the peers: nbd, micro",
+        run: bench::run,
+    },
+    Command {
+        name: "soak",
+        about: "many or hostile clients: connections, connects, hostile",
+        run: soak::run,
     },
     Command {
         name: "without-io-uring",

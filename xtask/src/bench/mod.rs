@@ -1,0 +1,37 @@
+//! `cargo xtask bench nbd|micro`: what blkit and its peers cost, side by side.
+//!
+//! **Why so.** Absolute figures drift with the machine and its neighbours, so every figure is taken
+//! in one run beside those of the peers, in alternation, several times, and the median counts. CPU
+//! per request stands beside the rate: on a machine whose clients and servers share the cores, the
+//! rate alone shows who leaves more of them to the client. Nothing here fails a test: times are
+//! reported, losing ones too.
+
+mod clients;
+mod machine;
+mod micro;
+mod nbd;
+mod process;
+mod report;
+mod rows;
+mod servers;
+
+use std::process::ExitCode;
+
+pub use nbd::world;
+pub use process::{cpu_ticks, memory_kib};
+pub use servers::{Disk, Kind, Server, World};
+
+const USAGE: &str = "\
+usage: cargo xtask bench nbd [--quick | --full] [--rows TEXT] [--seconds S] [--rounds N]
+                             [--output FILE]
+       cargo xtask bench micro [--output FILE]";
+
+/// Runs a benchmark.
+pub fn run(words: &[String]) -> Result<ExitCode, String> {
+    match words.split_first() {
+        Some((name, rest)) if name == "nbd" => nbd::run(rest)?,
+        Some((name, rest)) if name == "micro" => micro::run(rest)?,
+        _ => return Err(USAGE.into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
