@@ -27,7 +27,7 @@ mod rng;
 pub mod stats;
 mod trigger;
 
-pub use registry::{Entry, registry};
+pub use registry::{Entry, Make, registry};
 
 #[doc = include_str!("../../../docs/writing-a-filter.md")]
 pub mod writing_a_filter {}

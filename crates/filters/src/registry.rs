@@ -14,6 +14,12 @@ use crate::{
     stats::{Stats, StatsConfig},
 };
 
+/// Makes a filter in front of what lies below, from its arguments. Opens and starts nothing.
+///
+/// # Errors
+/// `Config`, if the arguments are not good.
+pub type Make = fn(&[Arg], Next) -> Result<Arc<dyn Source>>;
+
 /// A kind of filter: its name, its parameters and how to make one.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -23,11 +29,8 @@ pub struct Entry {
     pub summary: &'static str,
     /// Its parameters.
     pub schema: &'static Schema,
-    /// Makes one in front of what lies below, from its arguments. Opens and starts nothing.
-    ///
-    /// # Errors
-    /// `Config`, if the arguments are not good.
-    pub make: fn(&[Arg], Next) -> Result<Arc<dyn Source>>,
+    /// Makes one.
+    pub make: Make,
 }
 
 /// Every filter of this crate, by name.

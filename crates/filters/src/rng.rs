@@ -51,7 +51,7 @@ mod tests {
     fn streams_differ_and_seeds_repeat() {
         let bits = |seed, stream| {
             let rng = Rng::new(seed, stream);
-            (0..64).fold(0_u64, |bits, _| bits << 1 | u64::from(rng.chance(0.5)))
+            (0..64).fold(0_u64, |bits, _| (bits << 1) | u64::from(rng.chance(0.5)))
         };
         assert_eq!(bits(1, 2), bits(1, 2));
         assert_ne!(bits(1, 2), bits(1, 3));

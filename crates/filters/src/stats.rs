@@ -149,7 +149,10 @@ fn add(counter: &AtomicU64, n: u64) {
 
 /// Reads the figures. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct StatsHandle(Arc<Mutex<Vec<(Arc<Inbox>, Arc<Table>)>>>);
+pub struct StatsHandle(Arc<Mutex<Tables>>);
+
+/// The tables of all reactors that ever had a queue, each with the inbox of its reactor.
+type Tables = Vec<(Arc<Inbox>, Arc<Table>)>;
 
 impl StatsHandle {
     /// The table that this reactor writes. A reactor is known by its inbox, of which it has one.

@@ -88,9 +88,9 @@ impl BlockMap {
             let here = at % PER_WORD;
             let count = (PER_WORD - here).min(blocks.end - at);
             let mask = (u64::MAX >> (64 - 2 * count)) << (2 * here);
-            let bits = LOW_BITS * state as u64 & mask;
+            let bits = (LOW_BITS * state as u64) & mask;
             // Other blocks of the word may belong to others, so the word changes in one step.
-            let change = |word: u64| Some(word & !mask | bits);
+            let change = |word: u64| Some((word & !mask) | bits);
             let _ = leaf[word_of(at)].fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
             at += count;
         }
