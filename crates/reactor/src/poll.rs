@@ -94,7 +94,8 @@ impl Poller {
     /// Watches a stream from now until [`Poller::remove`].
     pub(crate) fn add(&self, sock: &Rc<Sock>) -> io::Result<()> {
         let ready = &sock.ready;
-        (ready.readable.set(true), ready.writable.set(true));
+        ready.readable.set(true);
+        ready.writable.set(true);
         let token = {
             let mut streams = self.streams.borrow_mut();
             let token = streams.free.pop().unwrap_or(streams.list.len());

@@ -209,7 +209,9 @@ mod tests {
         let gate = Arc::new(std::sync::Barrier::new(3));
         for _ in 0..2 {
             let gate = gate.clone();
-            pools.run(Pool::Blocking, move || drop(gate.wait()));
+            pools.run(Pool::Blocking, move || {
+                gate.wait();
+            });
         }
         let more = tell.clone();
         pools.run(Pool::Blocking, move || more.send(3).unwrap());

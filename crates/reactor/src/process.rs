@@ -313,10 +313,8 @@ mod tests {
             let signals = Signals::new(&[libc::SIGUSR2]).expect("signalfd");
             assert_eq!(signals.take().expect("reads"), None);
             // SAFETY: a signal to the calling thread, which has it blocked.
-            assert_eq!(
-                unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2) },
-                0
-            );
+            let sent = unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR2) };
+            assert_eq!(sent, 0);
             let received = signals.wait().expect("waits");
             assert_eq!(received.signal, libc::SIGUSR2);
             assert!(!received.from_kernel);
@@ -346,6 +344,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "`wait_for` is what is tested")]
     fn the_end_of_a_child_is_seen() {
         use std::process::Command;
         let child = Command::new("sh")

@@ -124,11 +124,7 @@ fn jobs_come_back(mut made: Loop) {
         let names: Vec<_> = (0..40)
             .map(|i| {
                 let name = || std::thread::current().name().map(str::to_string);
-                (
-                    i,
-                    reactor.blocking(move || (i, name())),
-                    reactor.cpu(move || name()),
-                )
+                (i, reactor.blocking(move || (i, name())), reactor.cpu(name))
             })
             .collect();
         for (i, blocking, cpu) in names {
@@ -505,7 +501,9 @@ fn what_cannot_be_cancelled_is_leaked_and_counted() {
     let gate = Arc::new(std::sync::Barrier::new(5));
     for _ in 0..4 {
         let gate = gate.clone();
-        reactor.offload(block::Pool::Blocking, move || drop(gate.wait()));
+        reactor.offload(block::Pool::Blocking, move || {
+            gate.wait();
+        });
     }
     let file = Arc::new(tempfile::tempfile().unwrap());
     let io_file = Io::of(&reactor).file(file, FileOptions::default());

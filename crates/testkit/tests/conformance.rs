@@ -109,7 +109,7 @@ struct Loser(Rc<dyn Queue>, std::cell::Cell<u32>);
 impl Queue for Loser {
     fn submit(&self, req: Request) {
         self.1.set(self.1.get() + 1);
-        if self.1.get() % 100 == 0 {
+        if self.1.get().is_multiple_of(100) {
             return drop(req);
         }
         self.0.submit(req);

@@ -68,6 +68,10 @@ pub struct ChunkPool(Rc<PoolInner>);
 
 #[derive(Default)]
 struct PoolInner {
+    #[expect(
+        clippy::vec_box,
+        reason = "a chunk points at its header, which must not move"
+    )]
     free: [RefCell<Vec<Box<Header>>>; CLASSES],
     kept_bytes: Cell<usize>,
     live: Cell<usize>,

@@ -237,8 +237,8 @@ impl SharedMem {
     /// A part of the same memory. Panics if the range is outside.
     pub fn slice(&self, at: usize, len: usize) -> SharedMem {
         assert!(at <= self.len && len <= self.len - at, "outside the memory");
-        // SAFETY: in bounds by the assertion.
         SharedMem {
+            // SAFETY: in bounds by the assertion.
             ptr: unsafe { self.ptr.add(at) },
             len,
             pin: self.pin.clone(),
@@ -513,8 +513,8 @@ impl Iov {
             skip -= here;
             let take = left.min(segment.len - here);
             left -= take;
-            // SAFETY: here <= segment.len, so the pointer stays in the segment or one past it.
             (take > 0).then(|| Segment {
+                // SAFETY: here <= segment.len: the pointer stays in the segment or one past it.
                 ptr: unsafe { segment.ptr.add(here) },
                 len: take,
             })

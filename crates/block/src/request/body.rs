@@ -113,7 +113,7 @@ impl Stack {
     fn push<F: FnOnce(Completed) + 'static>(&mut self, f: F) {
         if size_of::<F>() > INLINE_BYTES || align_of::<F>() > align_of::<u64>() {
             let boxed: Box<dyn FnOnce(Completed)> = Box::new(f);
-            self.push_inline(move |done| boxed(done));
+            self.push_inline(boxed);
         } else {
             self.push_inline(f);
         }
