@@ -8,7 +8,11 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
     ptr,
     sync::Arc,
 };
@@ -24,7 +28,7 @@ pub const CHILD: i32 = libc::SIGCHLD;
 
 /// Blocks `signals` in the calling thread and in threads it makes from now on.
 ///
-/// Programs started by `std::process::Command` begin with an empty mask all the same.
+/// Programs inherit the mask, and few expect that: start them by way of [`with_clean_signals`].
 ///
 /// # Errors
 /// A number that is no signal.
@@ -43,6 +47,26 @@ pub fn block_signals(signals: &[i32]) -> io::Result<()> {
 pub fn ignore_broken_pipes() {
     // SAFETY: SIG_IGN is a valid disposition for SIGPIPE, and no handler of ours exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Lets the program begin with no signal blocked, whatever the thread that starts it has blocked.
+/// (The standard library sees to SIGPIPE, and leaves the mask as it is.)
+pub fn with_clean_signals(command: &mut Command) -> &mut Command {
+    let empty = || {
+        let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the set is initialised by the first call and read by the second.
+        let failed = unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut())
+        };
+        match failed {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    // SAFETY: the closure runs between fork and exec, and makes two calls that are
+    // async-signal-safe; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(empty) }
 }
 
 /// Signals read from a descriptor.
@@ -346,7 +370,6 @@ mod tests {
     #[test]
     #[expect(clippy::zombie_processes, reason = "`wait_for` is what is tested")]
     fn the_end_of_a_child_is_seen() {
-        use std::process::Command;
         let child = Command::new("sh")
             .args(["-c", "exit 7"])
             .spawn()

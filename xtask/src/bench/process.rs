@@ -109,15 +109,15 @@ mod tests {
 
     #[test]
     fn the_time_of_a_child_counts() {
-        let mut child = Command::new("sh")
-            .args([
-                "-c",
-                "(while :; do :; done) & sleep 0.4; kill $!; wait; sleep 5",
-            ])
-            .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(900));
-        let ticks = cpu_ticks(child.id());
+        // The loop is bounded: whatever happens to its parent, it ends.
+        let busy = "(i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done); exec sleep 60";
+        let mut child = Command::new("sh").args(["-c", busy]).spawn().unwrap();
+        let began = std::time::Instant::now();
+        let mut ticks = 0;
+        while ticks < 2 && began.elapsed().as_secs() < 60 {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            ticks = cpu_ticks(child.id());
+        }
         let (now, peak) = memory_kib(child.id());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -81,10 +81,9 @@ fn run_command(command: &str, endpoints: &Endpoints) -> Result<ExitStatus> {
     // The mask and the descriptor come before the command, or its end could be missed.
     process::block_signals(&wanted).map_err(cannot)?;
     let signals = Signals::new(&wanted).map_err(cannot)?;
-    let mut child: Child = Command::new("/bin/sh")
-        .arg0("sh")
-        .arg("-c")
-        .arg(script(command, endpoints))
+    let mut shell = Command::new("/bin/sh");
+    shell.arg0("sh").arg("-c").arg(script(command, endpoints));
+    let mut child: Child = process::with_clean_signals(&mut shell)
         .spawn()
         .map_err(cannot)?;
     loop {

@@ -1,8 +1,7 @@
 //! Programs: run to their end on the reactor's pool, with bounded output and time.
 //!
-//! The standard library starts them with an empty signal mask and SIGPIPE at its default, and all
-//! descriptors of this process are close-on-exec, so that a program gets its three pipes and
-//! nothing else.
+//! They start with an empty signal mask and SIGPIPE at its default, and all descriptors of this
+//! process are close-on-exec, so that a program gets its three pipes and nothing else.
 
 use std::{
     io::{self, Write},
@@ -15,6 +14,7 @@ use block::{
     Error, ErrorKind, Reactor, Result,
     host::{Command, Output},
 };
+use reactor::process::with_clean_signals;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
@@ -36,14 +36,14 @@ fn run_here(command: &Command) -> Result<Output> {
         .split_first()
         .ok_or_else(|| Error::new(ErrorKind::Config, "no program is named"))?;
     let cannot = |error: io::Error| Error::io(format!("cannot run '{name}'"), error);
-    let mut child = Program::new(name)
+    let mut program = Program::new(name);
+    program
         .args(arguments)
         .envs(command.env.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(cannot)?;
+        .stderr(Stdio::piped());
+    let mut child = with_clean_signals(&mut program).spawn().map_err(cannot)?;
     let deadline = command.timeout.map(|timeout| Instant::now() + timeout);
     let done = Exchange::new(&mut child, &command.stdin)
         .map_err(cannot)

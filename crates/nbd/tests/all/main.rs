@@ -1,0 +1,5 @@
+//! One program for all of this crate's integration tests: it builds and links once.
+
+mod garbage;
+mod round_trip;
+mod sessions;

@@ -1,0 +1,9 @@
+//! One program for all of this crate's integration tests: it builds and links once.
+
+extern crate blkit_reactor as reactor;
+
+mod allocations;
+mod common;
+mod files;
+mod loops;
+mod streams;
