@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    bench::{Disk, Kind, Server, World, cpu_ticks, memory_kib, world},
+    bench::{Disk, Kind, SIZE, Server, World, cpu_ticks, memory_kib, world},
     tool,
 };
 
@@ -33,7 +33,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
         [name, number] => (name.as_str(), Some(number.parse().map_err(|_| USAGE)?)),
         _ => return Err(USAGE.into()),
     };
-    let world = world()?;
+    let world = world(SIZE)?;
     let kind = if name == "hostile" {
         Disk::Memory
     } else {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     process,
     rows::{Client, Row},
-    servers::{Disk, SIZE, Server, World},
+    servers::{Disk, Server, World},
 };
 use crate::tool;
 
@@ -36,7 +36,7 @@ pub fn measure(world: &World, server: &Server, row: &Row, seconds: f64) -> Resul
     let before = server.cpu();
     let mut sample = match row.client {
         Client::Load => load(world, server, row, seconds)?,
-        Client::Fio => fio(server, row, seconds)?,
+        Client::Fio => fio(world, server, row, seconds)?,
         Client::Nbdcopy => nbdcopy(world, server, row)?,
     };
     // A server's child for the connection may still be about to end.
@@ -93,7 +93,7 @@ pub fn fill(world: &World, server: &Server) -> Result<(), String> {
         "--depth",
         "4",
         "--count",
-        &(SIZE >> 20).to_string(),
+        &(world.size >> 20).to_string(),
     ]);
     let told = json(&tool::output(&mut command)?)?;
     match told["errors"].as_u64() {
@@ -167,7 +167,7 @@ fn load(world: &World, server: &Server, row: &Row, seconds: f64) -> Result<Run, 
     })
 }
 
-fn fio(server: &Server, row: &Row, seconds: f64) -> Result<Run, String> {
+fn fio(world: &World, server: &Server, row: &Row, seconds: f64) -> Result<Run, String> {
     let verb = if row.write { "write" } else { "read" };
     let order = if row.random { "rand" } else { "" };
     let mut command = Command::new("fio");
@@ -186,7 +186,7 @@ fn fio(server: &Server, row: &Row, seconds: f64) -> Result<Run, String> {
         .arg(format!("--numjobs={}", row.connections));
     command
         .arg("--group_reporting")
-        .arg(format!("--size={SIZE}"));
+        .arg(format!("--size={}", world.size));
     command
         .arg("--time_based")
         .arg(format!("--runtime={}ms", (seconds * 1000.0) as u64));
@@ -220,7 +220,7 @@ fn nbdcopy(world: &World, server: &Server, row: &Row) -> Result<Run, String> {
     }
     let start = Instant::now();
     tool::output(&mut command)?;
-    let bytes = SIZE as f64 / start.elapsed().as_secs_f64();
+    let bytes = world.size as f64 / start.elapsed().as_secs_f64();
     Ok(Run {
         sample: Sample {
             rate: bytes / row.block as f64,
@@ -228,8 +228,8 @@ fn nbdcopy(world: &World, server: &Server, row: &Row) -> Result<Run, String> {
             ..Sample::default()
         },
         done: Done {
-            requests: (SIZE / row.block) as f64,
-            bytes: SIZE as f64,
+            requests: (world.size / row.block) as f64,
+            bytes: world.size as f64,
         },
     })
 }

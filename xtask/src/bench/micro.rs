@@ -26,7 +26,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
         table.push_str(&format!("| {what} | {figure} | {budget} |\n"));
     };
     pieces(&mut line)?;
-    let world = nbd::world()?;
+    let world = nbd::world(SIZE)?;
     stack(&world, &mut line)?;
     idle(&world, &mut line)?;
     match output {

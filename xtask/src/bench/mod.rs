@@ -19,11 +19,11 @@ use std::process::ExitCode;
 
 pub use nbd::world;
 pub use process::{cpu_ticks, memory_kib};
-pub use servers::{Disk, Kind, Server, World};
+pub use servers::{Disk, Kind, SIZE, Server, World};
 
 const USAGE: &str = "\
 usage: cargo xtask bench nbd [--quick | --full] [--rows TEXT] [--seconds S] [--rounds N]
-                             [--output FILE]
+                             [--size MIB] [--output FILE]
        cargo xtask bench micro [--output FILE]";
 
 /// Runs a benchmark.

@@ -20,6 +20,7 @@ struct Options {
     seconds: f64,
     rounds: usize,
     output: Option<PathBuf>,
+    size: u64,
 }
 
 impl Options {
@@ -30,6 +31,7 @@ impl Options {
             seconds: 0.0,
             rounds: 0,
             output: None,
+            size: SIZE,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -40,6 +42,7 @@ impl Options {
                 "--rows" => options.filter = Some(value()?.clone()),
                 "--seconds" => options.seconds = parse(value()?)?,
                 "--rounds" => options.rounds = parse::<usize>(value()?)?.max(1),
+                "--size" => options.size = parse::<u64>(value()?)?.max(1) << 20,
                 "--output" => options.output = Some(value()?.into()),
                 _ => return Err(format!("unknown option {word}\n{}", super::USAGE)),
             }
@@ -70,8 +73,8 @@ pub fn run(words: &[String]) -> Result<(), String> {
     if rows.is_empty() {
         return Err("no row has that in its name".into());
     }
-    let world = world()?;
-    let mut report = Report::new(options.seconds, options.rounds);
+    let world = world(options.size)?;
+    let mut report = Report::new(options.seconds, options.rounds, options.size);
     let (start, total) = (Instant::now(), rows.len());
     let mut done = 0;
     while let Some(first) = rows.first() {
@@ -126,8 +129,8 @@ fn missing(client: Client) -> Option<&'static str> {
     (!tool::is_there(program)).then_some(program)
 }
 
-/// Builds the programs and makes the files.
-pub fn world() -> Result<World, String> {
+/// Builds the programs and a folder for the files of disks of `size` bytes.
+pub fn world(size: u64) -> Result<World, String> {
     let blkit = tool::build_release("blkit-cli", "blkit")?;
     let load = tool::build_release("blkit-load", "blkit-load")?;
     let name = format!("blkit-bench-{}", std::process::id());
@@ -139,11 +142,12 @@ pub fn world() -> Result<World, String> {
         load,
         folder,
         tmpfs_file,
+        size,
     })
 }
 
 /// Writes a file of data, so that it has no holes and lies in the page cache.
-fn make_file(path: &std::path::Path) -> Result<(), String> {
+fn make_file(path: &std::path::Path, size: u64) -> Result<(), String> {
     use std::io::Write;
     let fail = |error| format!("{}: {error}", path.display());
     if path.exists() {
@@ -151,7 +155,7 @@ fn make_file(path: &std::path::Path) -> Result<(), String> {
     }
     let mut file = std::fs::File::create(path).map_err(fail)?;
     let block: Vec<u8> = (0..1u32 << 20).map(|n| (n % 251) as u8 | 1).collect();
-    for _ in 0..SIZE >> 20 {
+    for _ in 0..size >> 20 {
         file.write_all(&block).map_err(fail)?;
     }
     file.sync_all().map_err(fail)
@@ -168,7 +172,7 @@ fn start_all(
         .into_iter()
         .filter_map(|disk| world.file(disk))
     {
-        make_file(&file)?;
+        make_file(&file, world.size)?;
     }
     let mut servers = Vec::new();
     for kind in Kind::ALL {

@@ -19,6 +19,7 @@ const EQUAL: f64 = 0.95;
 pub struct Report {
     seconds: f64,
     rounds: usize,
+    size: u64,
     load_before: String,
     took: Duration,
     rows: Vec<(Row, Result)>,
@@ -34,12 +35,13 @@ pub struct Aim {
 
 impl Report {
     /// Nothing measured yet.
-    pub fn new(seconds: f64, rounds: usize) -> Report {
+    pub fn new(seconds: f64, rounds: usize, size: u64) -> Report {
         let load_before = machine::load();
         let took = Duration::ZERO;
         Report {
             seconds,
             rounds,
+            size,
             load_before,
             took,
             rows: Vec::new(),
@@ -137,7 +139,7 @@ impl Report {
     }
 
     fn method(&self) -> String {
-        let (seconds, rounds) = (self.seconds, self.rounds);
+        let (seconds, rounds, size) = (self.seconds, self.rounds, self.size >> 20);
         let notes: String = self
             .notes
             .iter()
@@ -147,7 +149,7 @@ impl Report {
             "## Method\n\n\
              Each figure is the median of {rounds} runs of {seconds} s; the servers take turns, in an \
              order that turns too. All run unpinned with their defaults; clients and servers share \
-             the cores, so a rate is what both together reach. Disks are 1 GiB; memory disks and \
+             the cores, so a rate is what both together reach. Disks are {size} MiB; memory disks and \
              files are written from end to end before, files lie in the page cache whole; \
              qemu-nbd runs with `--cache=writeback --aio=io_uring`, nbd-server has a \
              process for each client.\n\n\
@@ -328,7 +330,7 @@ mod tests {
 
     #[test]
     fn losing_rows_are_shown() {
-        let mut report = Report::new(1.0, 3);
+        let mut report = Report::new(1.0, 3, 1 << 30);
         let row = find("unix, memory: 4 KiB random read, depth 32");
         let result = Result::from([
             (Kind::Blkit, sample(100.0, 9.0)),

@@ -72,7 +72,7 @@ impl Disk {
     }
 }
 
-/// Size of all disks in bytes.
+/// Size of all disks in bytes, unless told otherwise.
 pub const SIZE: u64 = 1 << 30;
 
 /// Where a server listens.
@@ -119,6 +119,8 @@ pub struct World {
     pub folder: PathBuf,
     /// The file on tmpfs.
     pub tmpfs_file: PathBuf,
+    /// Size of all disks in bytes.
+    pub size: u64,
 }
 
 impl World {
@@ -300,8 +302,8 @@ fn command(
     let file = world.file(disk);
     Ok(match kind {
         Kind::Blkit => Some(blkit(world, disk, file.as_deref(), place)),
-        Kind::Nbdkit => Some(nbdkit(disk, file.as_deref(), place)),
-        Kind::Qemu => qemu(disk, file.as_deref(), place),
+        Kind::Nbdkit => Some(nbdkit(world, disk, file.as_deref(), place)),
+        Kind::Qemu => qemu(world, disk, file.as_deref(), place),
         Kind::NbdServer => match &file {
             Some(file) => Some(nbd_server(world, file, place)?),
             None => None,
@@ -318,13 +320,14 @@ fn blkit(world: &World, disk: Disk, file: Option<&Path>, place: &Place) -> Comma
         Place::Tcp(port) => command.args(["--ip-addr", "127.0.0.1", "--port", &port.to_string()]),
     };
     match file {
-        Some(file) => command.arg(file),
-        None => command.args([disk.name(), &SIZE.to_string()]),
+        // The other servers have the same file open.
+        Some(file) => command.args([file.as_os_str(), "lock=none".as_ref()]),
+        None => command.args([disk.name(), &world.size.to_string()]),
     };
     command
 }
 
-fn nbdkit(disk: Disk, file: Option<&Path>, place: &Place) -> Command {
+fn nbdkit(world: &World, disk: Disk, file: Option<&Path>, place: &Place) -> Command {
     let mut command = Command::new("nbdkit");
     command.arg("--foreground");
     match place {
@@ -333,13 +336,13 @@ fn nbdkit(disk: Disk, file: Option<&Path>, place: &Place) -> Command {
     };
     match file {
         Some(file) => command.arg("file").arg(file),
-        None => command.args([disk.name(), &SIZE.to_string()]),
+        None => command.args([disk.name(), &world.size.to_string()]),
     };
     command
 }
 
 /// There is no disk in memory in qemu-nbd but null-co, which keeps nothing.
-fn qemu(disk: Disk, file: Option<&Path>, place: &Place) -> Option<Command> {
+fn qemu(world: &World, disk: Disk, file: Option<&Path>, place: &Place) -> Option<Command> {
     let mut command = Command::new("qemu-nbd");
     command.args(["--persistent", "--shared=16"]);
     match place {
@@ -348,7 +351,7 @@ fn qemu(disk: Disk, file: Option<&Path>, place: &Place) -> Option<Command> {
     };
     match (disk, file) {
         (Disk::Null, _) => {
-            let options = format!("driver=null-co,size={SIZE},read-zeroes=on");
+            let options = format!("driver=null-co,size={},read-zeroes=on", world.size);
             command.args(["--image-opts", &options]);
         }
         (_, Some(file)) => {

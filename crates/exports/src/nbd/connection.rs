@@ -231,7 +231,8 @@ impl Connection {
         }
     }
 
-    fn release(&self, credits: Credits) {
+    /// Gives credits back.
+    pub fn release(&self, credits: Credits) {
         let used = self.used.get();
         let requests = used.requests - credits.requests;
         self.used.set(Credits {

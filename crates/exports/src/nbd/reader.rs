@@ -16,7 +16,7 @@ use nbd::{
 };
 
 use super::{
-    connection::Connection,
+    connection::{Connection, Credits},
     reply::Answer,
     server::{Ask, Counters},
     session::SMALL_BUFFER,
@@ -180,7 +180,14 @@ impl Reader<'_> {
         fua: bool,
     ) -> Result<(), Lost> {
         let bytes = self.charge(u64::from(length)).await;
-        let data = self.payload(length as usize).await?;
+        let data = match self.payload(length as usize).await {
+            Ok(data) => data,
+            Err(lost) => {
+                // There will be no reply to give them back.
+                self.conn.release(Credits { requests: 1, bytes });
+                return Err(lost);
+            }
+        };
         let answer = Answer::new(header, bytes);
         let range = (Op::Write, offset, u64::from(length));
         self.submit(answer, range, fua_flag(fua), data.into());

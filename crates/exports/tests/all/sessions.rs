@@ -265,3 +265,17 @@ fn vanished_clients_leave_nothing_behind() {
         server.connections() == 0
     });
 }
+
+#[test]
+fn a_client_that_leaves_within_a_payload_is_gone() {
+    let world = World::memory(Options::default());
+    // Small enough for the buffer, and so large that it is received in its own memory.
+    for len in [512, 300_000] {
+        let mut stream = world.ready();
+        let mut bytes = request(proto::CMD_WRITE, 1, 0, len);
+        bytes.extend_from_slice(&[7; 208]);
+        stream.write_all(&bytes).unwrap();
+        drop(stream);
+        world.until("it is gone", |server| server.connections() == 0);
+    }
+}

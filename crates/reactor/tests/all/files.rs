@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::common::{Random, assert_clean};
+use crate::on_both;
 use block::{
     Completed, Data, Errno, Iov, Op, Queue, QueueExt, Reactor, Request, Segment, data::KernelBuf,
 };

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::common::{assert_clean, batch_of, make, recv_buf, unix_pair};
+use crate::on_both;
 use block::{Data, Doorbell, Op, Tick};
 use reactor::{
     DriverKind, FileOptions, FileVerb, Io, Island, Loop, Options, Pools, Reactors, RingMode, Wait,

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::common::{Random, assert_clean, batch_of, both_ends, recv_buf, unix_pair};
+use crate::on_both;
 use block::{Iov, Piece, Segments, SharedBuf, SharedMem};
 use reactor::{Io, ListenAddress, Listener, Loop, SendBatch, Stream};
 

@@ -29,7 +29,7 @@ pub(super) struct OpenFile {
     /// Where the tail begins: what lies behind cannot be reached by direct requests, because the
     /// file ends inside a block. The size, if there is no such tail.
     pub tail: u64,
-    limits: Arc<Limits>,
+    pub limits: Arc<Limits>,
 }
 
 impl OpenFile {

@@ -3,7 +3,7 @@
 //!
 //! The offset of the file description moves, which nobody looks at: all I/O here names its offset. A
 //! file may change while it is looked at; then the answer is old, as any answer is, but it always
-//! covers something and never goes back.
+//! covers whole blocks and never goes back.
 
 use block::{Errno, ExtentFlags, ExtentList, Outcome};
 use rustix::{
@@ -24,11 +24,12 @@ pub(super) fn find(
     one: bool,
 ) -> Result<ExtentList, block::IoError> {
     let (mut at, end) = (offset, offset + len);
+    let block = u64::from(file.limits.min_block);
     let mut list = ExtentList::new();
     let most = if one { 1 } else { MOST };
     while at < end && list.allocation().len() < most {
         let data = match seek(&file.data, SeekFrom::Data(at)) {
-            Ok(data) => data.clamp(at, end),
+            Ok(data) => (data - data % block).clamp(at, end),
             // Nothing but a hole from here on, or the file has become shorter.
             Err(io::Errno::NXIO) => end,
             Err(error) => {
@@ -43,8 +44,8 @@ pub(super) fn find(
             break;
         }
         let hole = match seek(&file.data, SeekFrom::Hole(at)) {
-            // The data has gone meanwhile: one byte of it keeps us going.
-            Ok(hole) => hole.clamp(at + 1, end),
+            // If the data has gone meanwhile, one block of it keeps us going.
+            Ok(hole) => hole.max(at + 1).next_multiple_of(block).min(end),
             Err(io::Errno::NXIO) => end,
             Err(error) => {
                 unknown(file, error)?;
