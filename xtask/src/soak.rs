@@ -105,7 +105,7 @@ fn connections(
         after <= most,
         format!("{before} KiB before, {during} with, {after} KiB after"),
     );
-    let left = open_files(server);
+    let left = open_files_down_to(server, files);
     checks.check(
         left == files,
         format!("{files} open files before, {left} after"),
@@ -147,7 +147,7 @@ fn connects(
         after <= before + 1024,
         format!("{before} KiB before, {after} KiB after"),
     );
-    let left = open_files(server);
+    let left = open_files_down_to(server, files);
     checks.check(
         left == files,
         format!("{files} open files before, {left} after"),
@@ -232,7 +232,7 @@ fn nothing_left(server: &Server, checks: &mut Checks, files: usize, (before, pea
     let most = before + before / 10 + 8192;
     let text = format!("{before} KiB before, {after} KiB after, {peak} at most");
     checks.check(after <= most, text);
-    let left = open_files(server);
+    let left = open_files_down_to(server, files);
     checks.check(
         left == files,
         format!("{files} open files before, {left} after"),
@@ -286,6 +286,17 @@ fn settled_memory(server: &Server) -> u64 {
         last = now;
     }
     last
+}
+
+/// Open files once there are no more than `most`, or, failing that, after a while.
+fn open_files_down_to(server: &Server, most: usize) -> usize {
+    for _ in 0..120 {
+        if open_files(server) <= most {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    open_files(server)
 }
 
 fn open_files(server: &Server) -> usize {

@@ -63,8 +63,11 @@ pub enum Pool {
 pub trait ReactorOps: 'static {
     /// Runs a task until it is done. First polled in the turn's task phase.
     fn spawn(&self, task: Local<'static, ()>);
-    /// Wakes `waker` at `at`, once.
-    fn timer(&self, at: Tick, waker: Waker);
+    /// Wakes `waker` at `at`, once. Returns a number to cancel it by.
+    fn timer(&self, at: Tick, waker: Waker) -> u64;
+    /// Nobody waits for this timer any more; it may have gone off. A loop that ignores this wakes
+    /// in vain.
+    fn cancel_timer(&self, _at: Tick, _timer: u64) {}
     /// Runs a job on a pool's thread.
     fn pool(&self, pool: Pool, job: Box<dyn FnOnce() + Send>);
     /// Reads the clock.
@@ -287,8 +290,8 @@ impl Reactor {
 pub struct Sleep {
     reactor: Reactor,
     at: Tick,
-    /// Who the timer wakes: a sleep may move from one task to another.
-    armed: Option<Waker>,
+    /// Who the timer wakes (a sleep may move from one task to another), and its number.
+    armed: Option<(Waker, u64)>,
 }
 
 impl Future for Sleep {
@@ -297,11 +300,27 @@ impl Future for Sleep {
         if self.reactor.now() >= self.at {
             return Poll::Ready(());
         }
-        if !self.armed.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            self.armed = Some(cx.waker().clone());
-            self.reactor.0.ops.timer(self.at, cx.waker().clone());
+        let armed = self.armed.as_ref();
+        if !armed.is_some_and(|(waker, _)| waker.will_wake(cx.waker())) {
+            self.disarm();
+            let timer = self.reactor.0.ops.timer(self.at, cx.waker().clone());
+            self.armed = Some((cx.waker().clone(), timer));
         }
         Poll::Pending
+    }
+}
+
+impl Sleep {
+    fn disarm(&mut self) {
+        if let Some((_, timer)) = self.armed.take() {
+            self.reactor.0.ops.cancel_timer(self.at, timer);
+        }
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.disarm();
     }
 }
 

@@ -333,7 +333,7 @@ impl Loop {
         ops.executor.awake();
         self.reactor.begin_turn();
         let began = sys::coarse_clock();
-        let mut handled = ops.timers.borrow_mut().fire(self.reactor.now());
+        let mut handled = ops.fire_timers(self.reactor.now());
         handled += ops.io.0.reap();
         self.reactor.run_inbox();
         handled += self.run();
@@ -443,7 +443,8 @@ impl Loop {
         }
         self.reactor.inbox().close();
         self.ops.executor.clear(&self.reactor);
-        self.ops.timers.borrow_mut().clear();
+        let timers = self.ops.timers.borrow_mut().clear();
+        drop(timers);
         while self.reactor.run_inbox() {}
         self.run();
         let lost = io.table.borrow_mut().leak() as u64;
@@ -467,6 +468,16 @@ impl Drop for Loop {
 }
 
 impl LoopOps {
+    /// Wakes those whose time has come. Returns how many.
+    fn fire_timers(&self, now: Tick) -> usize {
+        let mut fired = 0;
+        while let Some(waker) = { self.timers.borrow_mut().due(now) } {
+            waker.wake();
+            fired += 1;
+        }
+        fired
+    }
+
     pub(crate) fn io(&self) -> &Io {
         &self.io
     }
@@ -494,8 +505,13 @@ impl ReactorOps for LoopOps {
         self.executor.spawn(task);
     }
 
-    fn timer(&self, at: Tick, waker: Waker) {
-        self.timers.borrow_mut().insert(at, waker);
+    fn timer(&self, at: Tick, waker: Waker) -> u64 {
+        self.timers.borrow_mut().insert(at, waker)
+    }
+
+    fn cancel_timer(&self, at: Tick, timer: u64) {
+        let waker = self.timers.borrow_mut().remove(at, timer);
+        drop(waker);
     }
 
     fn pool(&self, pool: Pool, job: Box<dyn FnOnce() + Send>) {

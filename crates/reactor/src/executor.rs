@@ -291,7 +291,9 @@ mod tests {
     struct Nothing;
     impl ReactorOps for Nothing {
         fn spawn(&self, _: Local<'static, ()>) {}
-        fn timer(&self, _: Tick, _: Waker) {}
+        fn timer(&self, _: Tick, _: Waker) -> u64 {
+            0
+        }
         fn pool(&self, _: Pool, job: Box<dyn FnOnce() + Send>) {
             job();
         }

@@ -1,73 +1,47 @@
 //! Timers: who is to be woken when.
 //!
-//! A binary heap, first in first out among equals, so that the simulated loop repeats itself. A
-//! timer whose sleeper is gone wakes nobody and costs a few words until its time comes.
+//! First in, first out among equals. A timer whose sleeper has gone is taken out, so that a deadline
+//! that was met wakes nobody and an idle server stays asleep.
 
-use std::{cmp::Reverse, collections::BinaryHeap, task::Waker};
+use std::{collections::BTreeMap, task::Waker};
 
 use block::Tick;
 
 /// The timers of one loop.
 #[derive(Default)]
 pub(crate) struct Timers {
-    heap: BinaryHeap<Reverse<Entry>>,
+    waiting: BTreeMap<(Tick, u64), Waker>,
     made: u64,
 }
 
-struct Entry {
-    at: Tick,
-    number: u64,
-    waker: Waker,
-}
-
 impl Timers {
-    /// Wakes `waker` when `at` has come, once.
-    pub(crate) fn insert(&mut self, at: Tick, waker: Waker) {
-        let number = self.made;
+    /// Wakes `waker` when `at` has come, once. Returns its number.
+    pub(crate) fn insert(&mut self, at: Tick, waker: Waker) -> u64 {
         self.made += 1;
-        self.heap.push(Reverse(Entry { at, number, waker }));
+        self.waiting.insert((at, self.made), waker);
+        self.made
+    }
+
+    /// Takes a timer out, if it has not gone off. Its waker may be the last thing that holds a
+    /// task, so it is the caller's to drop.
+    pub(crate) fn remove(&mut self, at: Tick, number: u64) -> Option<Waker> {
+        self.waiting.remove(&(at, number))
     }
 
     /// When the next one is due.
     pub(crate) fn next(&self) -> Option<Tick> {
-        self.heap.peek().map(|Reverse(entry)| entry.at)
+        self.waiting.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Wakes those that are due. Returns how many.
-    pub(crate) fn fire(&mut self, now: Tick) -> usize {
-        let mut fired = 0;
-        while self.next().is_some_and(|at| at <= now) {
-            if let Some(Reverse(entry)) = self.heap.pop() {
-                entry.waker.wake();
-                fired += 1;
-            }
-        }
-        fired
+    /// Takes the next one out, if it is due.
+    pub(crate) fn due(&mut self, now: Tick) -> Option<Waker> {
+        let next = self.waiting.first_entry()?;
+        (next.key().0 <= now).then(|| next.remove())
     }
 
-    /// Forgets all of them.
-    pub(crate) fn clear(&mut self) {
-        self.heap.clear();
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
+    /// Takes all of them out.
+    pub(crate) fn clear(&mut self) -> impl Sized + use<> {
+        std::mem::take(&mut self.waiting)
     }
 }
 
@@ -95,9 +69,24 @@ mod tests {
             timers.insert(Tick(at), Arc::new(Note(number, seen.clone())).into());
         }
         assert_eq!(timers.next(), Some(Tick(3)));
-        assert_eq!(timers.fire(Tick(2)), 0);
-        assert_eq!(timers.fire(Tick(5)), 4);
+        assert!(timers.due(Tick(2)).is_none());
+        while let Some(waker) = timers.due(Tick(5)) {
+            waker.wake();
+        }
         assert_eq!(*seen.lock().unwrap(), [1, 4, 0, 2]);
         assert_eq!(timers.next(), Some(Tick(9)));
+    }
+
+    #[test]
+    fn what_is_taken_out_is_not_waited_for() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut timers = Timers::default();
+        let early = timers.insert(Tick(3), Arc::new(Note(0, seen.clone())).into());
+        let late = timers.insert(Tick(5), Arc::new(Note(1, seen)).into());
+        timers.remove(Tick(3), early);
+        assert_eq!(timers.next(), Some(Tick(5)));
+        assert!(timers.due(Tick(5)).is_some());
+        timers.remove(Tick(5), late);
+        assert_eq!(timers.next(), None);
     }
 }

@@ -342,8 +342,10 @@ impl ReactorOps for SimOps {
         self.executor.spawn(task);
     }
 
-    fn timer(&self, at: Tick, waker: Waker) {
+    fn timer(&self, at: Tick, waker: Waker) -> u64 {
+        // Never cancelled: a wake in vain is one more thing that callers must stand.
         self.shared.plan(at, What::Wake(waker));
+        0
     }
 
     fn pool(&self, _: Pool, job: Box<dyn FnOnce() + Send>) {
