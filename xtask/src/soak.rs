@@ -176,6 +176,9 @@ fn hostile(
             "mixed",
             "--depth",
             "8",
+            // A memory disk grows by what is written: after the first run it has all it will have.
+            "--range",
+            "16m",
         ];
         load(world, server, &words)
     };

@@ -13,11 +13,20 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// Builds a package with the release profile and returns where its program `bin` is.
+/// The packages of programs that chores run, always selected together: the features of what they
+/// share depend on the selection, and a different one would be built again from the ground.
+const MEASURED: &[&str] = &[
+    "blkit-cli",
+    "blkit-load",
+    "blkit-gates",
+    "blkit-fuzz-runner",
+];
+
+/// Builds one of the programs with the release profile and returns where it is.
 ///
 /// `BLKIT_PROGRAMS` may name a folder that has such programs already, as a packager's build does:
 /// then nothing is built.
-pub fn build_release(package: &str, bin: &str) -> Result<PathBuf, String> {
+pub fn build_release(bin: &str) -> Result<PathBuf, String> {
     if let Some(programs) = std::env::var_os("BLKIT_PROGRAMS") {
         let program = Path::new(&programs).join(bin);
         return match program.is_file() {
@@ -27,14 +36,15 @@ pub fn build_release(package: &str, bin: &str) -> Result<PathBuf, String> {
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--release", "-p", package, "--bin", bin])
+        .args(["build", "--release", "--bin", bin])
+        .args(MEASURED.iter().flat_map(|package| ["-p", package]))
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root())
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("cargo: {error}"))?;
     if !output.status.success() {
-        return Err(format!("cargo build -p {package} failed"));
+        return Err(format!("cargo build --bin {bin} failed"));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     executable(&text, bin).ok_or_else(|| format!("cargo did not say where {bin} is"))

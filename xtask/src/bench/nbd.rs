@@ -131,8 +131,8 @@ fn missing(client: Client) -> Option<&'static str> {
 
 /// Builds the programs and a folder for the files of disks of `size` bytes.
 pub fn world(size: u64) -> Result<World, String> {
-    let blkit = tool::build_release("blkit-cli", "blkit")?;
-    let load = tool::build_release("blkit-load", "blkit-load")?;
+    let blkit = tool::build_release("blkit")?;
+    let load = tool::build_release("blkit-load")?;
     let name = format!("blkit-bench-{}", std::process::id());
     let folder = std::env::temp_dir().join(&name);
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
