@@ -6,6 +6,7 @@
 mod bench;
 mod captive;
 mod copy;
+mod durable;
 mod help;
 mod life;
 mod mistakes;

@@ -33,12 +33,20 @@ impl Raw {
 
     /// Sends a request to read; the answer is taken by [`Raw::answer`].
     pub fn ask_read(&mut self, offset: u64, length: u32) {
-        let mut request = 0x2560_9513u32.to_be_bytes().to_vec();
-        request.extend_from_slice(&[0, 0, 0, 0]);
-        request.extend_from_slice(&0x0102_0304_0506_0708u64.to_be_bytes());
-        request.extend_from_slice(&offset.to_be_bytes());
-        request.extend_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&request).expect("sends");
+        self.send(&request(0, 0, COOKIE, offset, length));
+    }
+
+    /// Sends requests and payloads.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("sends");
+    }
+
+    /// The cookie of the next reply, which has no data: success is asserted.
+    pub fn done(&mut self) -> u64 {
+        let mut head = [0; 16];
+        self.stream.read_exact(&mut head).expect("a reply");
+        assert_eq!(head[..8], *b"gDf\x98\0\0\0\0");
+        u64::from_be_bytes(head[8..].try_into().expect("8 bytes"))
     }
 
     /// The answer to the one request: its bytes, or the protocol's error number.
@@ -46,7 +54,7 @@ impl Raw {
         let mut head = [0; 16];
         self.stream.read_exact(&mut head).expect("a reply");
         assert_eq!(head[..4], 0x6744_6698u32.to_be_bytes());
-        assert_eq!(head[8..], 0x0102_0304_0506_0708u64.to_be_bytes());
+        assert_eq!(head[8..], COOKIE.to_be_bytes());
         match u32::from_be_bytes(head[4..8].try_into().expect("4 bytes")) {
             0 => {
                 let mut bytes = vec![0; length];
@@ -61,4 +69,17 @@ impl Raw {
     pub fn is_closed(&mut self) -> bool {
         !matches!(self.stream.read(&mut [0]), Ok(1))
     }
+}
+
+const COOKIE: u64 = 0x0102_0304_0506_0708;
+
+/// A request's header.
+pub fn request(flags: u16, command: u16, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
+    let mut request = 0x2560_9513u32.to_be_bytes().to_vec();
+    request.extend_from_slice(&flags.to_be_bytes());
+    request.extend_from_slice(&command.to_be_bytes());
+    request.extend_from_slice(&cookie.to_be_bytes());
+    request.extend_from_slice(&offset.to_be_bytes());
+    request.extend_from_slice(&length.to_be_bytes());
+    request
 }
