@@ -24,7 +24,10 @@ const WINDOWS: u64 = 6;
 
 /// Reads of both kinds and writes, with and without FUA, on one thread: allocations per request
 /// once warm.
-fn budget(source: Arc<dyn Source>) {
+///
+/// `pooled`: of a round's FUA writes, each is one job for the pool where there is no io_uring, and
+/// the poll driver pays two allocations for a job.
+fn budget(source: Arc<dyn Source>, pooled: bool) {
     let mut run = Loop::new(Options {
         driver: DriverKind::Auto,
         ..Options::default()
@@ -72,19 +75,30 @@ fn budget(source: Arc<dyn Source>) {
         allocations() - before
     });
     let least = windows.min();
-    assert_eq!(least, Some(0), "in {} requests", ROUNDS * 32);
+    let most = if pooled && run.driver() == "poll" {
+        ROUNDS * 8 * 2
+    } else {
+        0
+    };
+    assert!(least <= Some(most), "{least:?} in {} requests", ROUNDS * 32);
     drop((queue, device, memory));
     run.close(Duration::from_secs(5));
 }
 
 #[test]
 fn null_allocates_nothing() {
-    budget(null::new(NullConfig::from_pairs([("size", "1M")]).unwrap()).unwrap());
+    budget(
+        null::new(NullConfig::from_pairs([("size", "1M")]).unwrap()).unwrap(),
+        false,
+    );
 }
 
 #[test]
 fn memory_allocates_nothing() {
-    budget(memory::new(MemoryConfig::from_pairs([("size", "1M")]).unwrap()).unwrap());
+    budget(
+        memory::new(MemoryConfig::from_pairs([("size", "1M")]).unwrap()).unwrap(),
+        false,
+    );
 }
 
 #[test]
@@ -96,5 +110,8 @@ fn a_file_allocates_nothing() {
     let path = dir.path().join("disk");
     std::fs::write(&path, vec![0; 1 << 20]).unwrap();
     let args = [Arg::Bare(path.to_string_lossy().into_owned())];
-    budget(file::new(FileConfig::from_args(&args).unwrap()).unwrap());
+    budget(
+        file::new(FileConfig::from_args(&args).unwrap()).unwrap(),
+        true,
+    );
 }
