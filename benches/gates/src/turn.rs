@@ -131,8 +131,9 @@ impl ReactorOps for Ops {
         }
     }
 
-    fn timer(&self, at: Tick, waker: Waker) {
+    fn timer(&self, at: Tick, waker: Waker) -> u64 {
         self.timers.borrow_mut().push_back((at, waker));
+        0
     }
 
     fn pool(&self, _: Pool, job: Box<dyn FnOnce() + Send>) {
