@@ -10,7 +10,7 @@ use crate::tool;
 
 /// Builds the runner and runs it.
 pub fn run(words: &[String]) -> Result<ExitCode, String> {
-    let program = tool::build_release("blkit-fuzz-runner")?;
+    let program = tool::build("blkit-fuzz-runner", tool::Profile::Release)?;
     let status = Command::new(&program)
         .args(["--dir".into(), tool::root().join("fuzz")])
         .args(words)

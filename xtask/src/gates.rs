@@ -38,7 +38,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
     if !tool::is_there("valgrind") {
         return Err("valgrind is not installed, and without it nothing can be counted".into());
     }
-    let program = tool::build_release("blkit-gates")?;
+    let program = tool::build("blkit-gates", tool::Profile::Release)?;
     let path = tool::root().join("benches/gates/baseline.toml");
     let baseline = match std::fs::read_to_string(&path) {
         Ok(text) => parse(&text)?,

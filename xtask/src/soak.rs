@@ -33,7 +33,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
         [name, number] => (name.as_str(), Some(number.parse().map_err(|_| USAGE)?)),
         _ => return Err(USAGE.into()),
     };
-    let world = world(SIZE)?;
+    let world = world(SIZE, tool::Profile::Release)?;
     let kind = if name == "hostile" {
         Disk::Memory
     } else {

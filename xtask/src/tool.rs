@@ -22,11 +22,20 @@ const MEASURED: &[&str] = &[
     "blkit-fuzz-runner",
 ];
 
-/// Builds one of the programs with the release profile and returns where it is.
+/// How to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build: for checks.
+    Release,
+    /// What packagers build: for times.
+    Dist,
+}
+
+/// Builds one of the programs and returns where it is.
 ///
 /// `BLKIT_PROGRAMS` may name a folder that has such programs already, as a packager's build does:
 /// then nothing is built.
-pub fn build_release(bin: &str) -> Result<PathBuf, String> {
+pub fn build(bin: &str, profile: Profile) -> Result<PathBuf, String> {
     if let Some(programs) = std::env::var_os("BLKIT_PROGRAMS") {
         let program = Path::new(&programs).join(bin);
         return match program.is_file() {
@@ -34,9 +43,13 @@ pub fn build_release(bin: &str) -> Result<PathBuf, String> {
             false => Err(format!("BLKIT_PROGRAMS: there is no {}", program.display())),
         };
     }
+    let profile = match profile {
+        Profile::Release => "release",
+        Profile::Dist => "dist",
+    };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--release", "--bin", bin])
+        .args(["build", "--profile", profile, "--bin", bin])
         .args(MEASURED.iter().flat_map(|package| ["-p", package]))
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root())

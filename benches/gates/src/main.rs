@@ -10,7 +10,6 @@
 //! number: running it with N and with 2N and subtracting leaves the requests.
 #![warn(missing_docs)]
 
-mod alloc;
 mod layers;
 mod session;
 mod turn;
@@ -18,8 +17,12 @@ mod workloads;
 
 use std::{process::ExitCode, time::Duration};
 
+use reactor::sim::{CountingAlloc, allocations as counted};
 use rustix::time::ClockId;
 use workloads::{WORKLOADS, Workload};
+
+#[global_allocator]
+static ALLOC: CountingAlloc = CountingAlloc;
 
 const USAGE: &str = "\
 usage: blkit-gates list                    names, and 0 where requests must not allocate
@@ -73,9 +76,9 @@ fn list() {
 fn allocations(workload: &Workload) -> u64 {
     let mut run = (workload.make)();
     run(4096);
-    let before = alloc::count();
+    let before = counted();
     run(1000);
-    alloc::count() - before
+    counted() - before
 }
 
 /// CPU time of a request in nanoseconds: the least of many rounds, because all else only adds.
@@ -114,8 +117,8 @@ mod tests {
 
     #[test]
     fn the_counter_counts() {
-        let before = alloc::count();
+        let before = counted();
         std::hint::black_box(vec![1u8; 100]);
-        assert!(alloc::count() > before);
+        assert!(counted() > before);
     }
 }

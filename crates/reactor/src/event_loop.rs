@@ -592,3 +592,27 @@ fn is_refusal(error: &io::Error) -> bool {
         .raw_os_error()
         .is_some_and(|errno| refusals.contains(&errno))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, task::Poll};
+
+    use super::*;
+
+    #[test]
+    fn a_sleep_that_is_given_up_leaves_no_timer() {
+        let mut run = Loop::new(Options {
+            driver: DriverKind::Poll,
+            ..Options::default()
+        })
+        .expect("epoll is always there");
+        let reactor = run.reactor().clone();
+        run.block_on(poll_fn(|cx| {
+            let mut sleep = pin!(reactor.sleep(Duration::from_secs(3600)));
+            assert!(sleep.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        }));
+        assert_eq!(run.ops.timers.borrow().next(), None);
+        run.close(Duration::ZERO);
+    }
+}

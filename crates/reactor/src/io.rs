@@ -35,7 +35,7 @@ pub(crate) struct IoInner {
     pub(crate) table: RefCell<Table>,
     pub(crate) chunks: OnceCell<ChunkPool>,
     pub(crate) ops: Cell<u64>,
-    /// Somebody waits for a send that may report nothing when it succeeds.
+    /// Somebody waits for a send that may report nothing when it succeeds, or for the end of its stream.
     pub(crate) hurry: Cell<bool>,
     /// Nothing is begun any more.
     closed: Cell<bool>,

@@ -310,6 +310,17 @@ impl Stream {
     }
 }
 
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Kind::Kernel(sock) = &self.0 {
+            // The last handle, beside the send's own: closing waits for the send's end.
+            if sock.out.borrow().in_flight && Rc::strong_count(sock) == 2 {
+                sock.io.hurry.set(true);
+            }
+        }
+    }
+}
+
 async fn fill(end: &dyn Endpoint, iov: &Iov, mut at: usize) -> io::Result<()> {
     while at < iov.len() {
         match poll_fn(|cx| end.poll_fill(cx, iov, at)).await? {

@@ -26,7 +26,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
         table.push_str(&format!("| {what} | {figure} | {budget} |\n"));
     };
     pieces(&mut line)?;
-    let world = nbd::world(SIZE)?;
+    let world = nbd::world(SIZE, tool::Profile::Dist)?;
     stack(&world, &mut line)?;
     idle(&world, &mut line)?;
     match output {
@@ -38,7 +38,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
 
 /// CPU time and allocations of every workload of the gates.
 fn pieces(line: &mut dyn FnMut(&str, String, &str)) -> Result<(), String> {
-    let gates = tool::build_release("blkit-gates")?;
+    let gates = tool::build("blkit-gates", tool::Profile::Dist)?;
     let told = |words: &[&str]| tool::output(Command::new(&gates).args(words));
     let mut times: Vec<(String, f64)> = Vec::new();
     for name in told(&["list"])?

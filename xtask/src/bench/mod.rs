@@ -24,7 +24,9 @@ pub use servers::{Disk, Kind, SIZE, Server, World};
 const USAGE: &str = "\
 usage: cargo xtask bench nbd [--quick | --full] [--rows TEXT] [--seconds S] [--rounds N]
                              [--size MIB] [--output FILE]
-       cargo xtask bench micro [--output FILE]";
+       cargo xtask bench micro [--output FILE]
+
+Measures the `dist` build, which it makes, or the programs of the folder in BLKIT_PROGRAMS.";
 
 /// Runs a benchmark.
 pub fn run(words: &[String]) -> Result<ExitCode, String> {

@@ -12,7 +12,7 @@ use super::{
     rows::{Client, Extent, Row, rows},
     servers::{Disk, Kind, SIZE, Server, World},
 };
-use crate::tool;
+use crate::tool::{self, Profile};
 
 struct Options {
     extent: Extent,
@@ -42,7 +42,7 @@ impl Options {
                 "--rows" => options.filter = Some(value()?.clone()),
                 "--seconds" => options.seconds = parse(value()?)?,
                 "--rounds" => options.rounds = parse::<usize>(value()?)?.max(1),
-                "--size" => options.size = parse::<u64>(value()?)?.max(1) << 20,
+                "--size" => options.size = size(value()?)?,
                 "--output" => options.output = Some(value()?.into()),
                 _ => return Err(format!("unknown option {word}\n{}", super::USAGE)),
             }
@@ -55,6 +55,14 @@ impl Options {
             options.rounds = if quick { 2 } else { 3 };
         }
         Ok(options)
+    }
+}
+
+/// A size in MiB, as bytes.
+fn size(text: &str) -> Result<u64, String> {
+    match parse(text)? {
+        mib @ 1..=0x10_0000 => Ok(mib << 20),
+        _ => Err(format!("a disk has 1 to 1048576 MiB, not {text}")),
     }
 }
 
@@ -73,7 +81,7 @@ pub fn run(words: &[String]) -> Result<(), String> {
     if rows.is_empty() {
         return Err("no row has that in its name".into());
     }
-    let world = world(options.size)?;
+    let world = world(options.size, Profile::Dist)?;
     let mut report = Report::new(options.seconds, options.rounds, options.size);
     let (start, total) = (Instant::now(), rows.len());
     let mut done = 0;
@@ -130,9 +138,9 @@ fn missing(client: Client) -> Option<&'static str> {
 }
 
 /// Builds the programs and a folder for the files of disks of `size` bytes.
-pub fn world(size: u64) -> Result<World, String> {
-    let blkit = tool::build_release("blkit")?;
-    let load = tool::build_release("blkit-load")?;
+pub fn world(size: u64, profile: Profile) -> Result<World, String> {
+    let blkit = tool::build("blkit", profile)?;
+    let load = tool::build("blkit-load", profile)?;
     let name = format!("blkit-bench-{}", std::process::id());
     let folder = std::env::temp_dir().join(&name);
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;

@@ -95,7 +95,7 @@ fn tree(root: u32) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -111,7 +111,12 @@ mod tests {
     fn the_time_of_a_child_counts() {
         // The loop is bounded: whatever happens to its parent, it ends.
         let busy = "(i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done); exec sleep 60";
-        let mut child = Command::new("sh").args(["-c", busy]).spawn().unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", busy])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
         let began = std::time::Instant::now();
         let mut ticks = 0;
         while ticks < 2 && began.elapsed().as_secs() < 60 {

@@ -135,12 +135,14 @@ fn qemu_img_compares_maps_and_converts() {
     }
     let place = Place::new();
     place.noise("disk.img", 8 << 20);
-    // Our lock on a disk that may be written keeps everybody else out, QEMU too.
-    let server = place.serve_here(&["disk.img", "lock=none"]);
     // qemu-img's own form of the address: its parser of URIs is another one.
     let uri = format!("nbd+unix:///?socket={}", place.path("s").display());
     let qemu = |words: &[&str]| run(place.command("qemu-img").args(words));
+    // Our lock on a disk that may be written keeps everybody else out, QEMU too.
+    let server = place.serve_here(&["-r", "disk.img"]);
     qemu(&["compare", "-f", "raw", "-F", "raw", "disk.img", &uri]);
+    server.stop();
+    let server = place.serve_here(&["disk.img"]);
     let info: Value = serde_json::from_str(&qemu(&["info", "--output=json", &uri])).expect("JSON");
     assert_eq!(info["virtual-size"], 8 << 20);
     let map: Value = serde_json::from_str(&qemu(&["map", "--output=json", &uri])).expect("JSON");

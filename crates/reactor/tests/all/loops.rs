@@ -307,7 +307,8 @@ fn slow_turns_are_counted(mut made: Loop) {
     let reactor = made.reactor().clone();
     reactor.spawn(async { std::thread::sleep(Duration::from_millis(130)) });
     made.block_on(reactor.sleep(Duration::from_millis(1)));
-    assert_eq!(made.stats().slow_turns, 1);
+    // On a busy machine others may have been slow too.
+    assert!(made.stats().slow_turns >= 1);
 }
 
 fn close_with_everything_outstanding(made: Loop) {

@@ -32,6 +32,7 @@ on_both! {
     peer_reset
     shutdown_ends_a_recv_and_keeps_what_was_sent
     dropping_the_stream_still_sends
+    dropping_the_stream_closes_it_on_an_idle_loop
     greedy_task_does_not_starve_the_others
     accept_many
     listener_errors
@@ -471,6 +472,22 @@ fn dropping_the_stream_still_sends(mut made: Loop) {
         "and the end came, so it was closed"
     );
     assert_eq!(Arc::strong_count(&big), 1);
+}
+
+/// Nothing else wakes this loop, no timer either: the send's own end must.
+fn dropping_the_stream_closes_it_on_an_idle_loop(mut made: Loop) {
+    let reactor = made.reactor().clone();
+    let (stream, mut near) = unix_pair(&reactor);
+    reactor.spawn(async move {
+        stream.send(batch_of(b"the last word")).await.1.unwrap();
+    });
+    let got = made.block_on(reactor.blocking(move || {
+        let mut got = Vec::new();
+        near.read_to_end(&mut got).map(|_| got)
+    }));
+    let got = got.expect("no panic").expect("the end, within its time");
+    assert_eq!(got, b"the last word");
+    assert_clean(&made);
 }
 
 fn greedy_task_does_not_starve_the_others(mut made: Loop) {

@@ -1,4 +1,5 @@
 //! What the suites share: every test runs on both drivers.
+
 use std::{os::fd::OwnedFd, os::unix::net::UnixStream, time::Duration};
 
 use block::{Reactor, RecvBuf};
