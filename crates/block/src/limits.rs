@@ -46,8 +46,6 @@ pub struct Limits {
     pub multi_conn: bool,
     /// The medium rotates: seeks are dear.
     pub rotational: bool,
-    /// Extents queries are cheap enough to make one for each large read.
-    pub cheap_extents: bool,
     /// Extents of other contexts than `base:allocation` that the device reports.
     pub contexts: Vec<std::sync::Arc<str>>,
 }
@@ -73,7 +71,6 @@ impl Limits {
             fast_zero: false,
             multi_conn: false,
             rotational: false,
-            cheap_extents: false,
             contexts: Vec::new(),
         }
     }

@@ -73,17 +73,24 @@ pub fn lock(file: impl AsFd, kind: FileLock) -> io::Result<()> {
     })
 }
 
-/// The process that holds a lock in the way of this one, if there is one and the kernel knows it:
-/// locks of open file descriptions belong to no process.
-pub fn lock_holder(file: impl AsFd, kind: FileLock) -> Option<u32> {
+/// A lock in the way of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockConflict {
+    /// The process that holds it, if the kernel knows one: locks of open file descriptions belong to
+    /// no process.
+    pub holder: Option<u32>,
+}
+
+/// Looks what [`lock`] would run into, and locks nothing (F_OFD_GETLK). `None` also where the file
+/// system has no such locks.
+pub fn lock_conflict(file: impl AsFd, kind: FileLock) -> Option<LockConflict> {
     let mut whole = whole_file(kind);
     // SAFETY: as in `lock`; the kernel writes the conflicting lock back into the structure.
     let ret = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut whole) };
     let conflict = ret == 0 && i32::from(whole.l_type) != libc::F_UNLCK;
-    conflict
-        .then(|| u32::try_from(whole.l_pid).ok())
-        .flatten()
-        .filter(|pid| *pid > 0)
+    conflict.then(|| LockConflict {
+        holder: u32::try_from(whole.l_pid).ok().filter(|pid| *pid > 0),
+    })
 }
 
 fn range(device: BorrowedFd<'_>, request: libc::Ioctl, offset: u64, len: u64) -> io::Result<()> {
@@ -131,10 +138,12 @@ mod tests {
             options.open(&path).unwrap()
         };
         let (one, two) = (open(), open());
+        assert_eq!(lock_conflict(&two, FileLock::Exclusive), None);
         lock(&one, FileLock::Exclusive).unwrap();
         for kind in [FileLock::Exclusive, FileLock::Shared] {
             assert_eq!(errno(lock(&two, kind)), Some(libc::EAGAIN));
-            assert_eq!(lock_holder(&two, kind), None, "it belongs to no process");
+            let conflict = lock_conflict(&two, kind).expect("a conflict");
+            assert_eq!(conflict.holder, None, "it belongs to no process");
         }
         drop(one);
         lock(&two, FileLock::Shared).unwrap();

@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use block::Reactor;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::sys;
@@ -63,10 +62,11 @@ enum Slot<T> {
     Taken,
 }
 
-/// Runs `future` on the shared runtime; its result arrives on the loop of `reactor`, whose task
-/// awaits it.
+/// Runs `future` on the shared runtime; its result arrives on the loop whose task awaits it.
+///
+/// # Errors
+/// The runtime's threads cannot be started.
 pub fn call<T: Send + 'static>(
-    _reactor: &Reactor,
     future: impl Future<Output = T> + Send + 'static,
 ) -> io::Result<Call<T>> {
     let slot = Arc::new(Mutex::new(Slot::Running(None)));

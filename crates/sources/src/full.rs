@@ -35,7 +35,6 @@ pub fn new(config: FullConfig) -> Result<Arc<dyn Source>> {
     ];
     let mut limits = Limits::new(config.size.0, OpSet::of(&ops));
     limits.multi_conn = true;
-    limits.cheap_extents = true;
     Ok(single::source("full", limits, |_| Rc::new(FullQueue)))
 }
 

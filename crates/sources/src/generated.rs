@@ -32,7 +32,6 @@ pub(crate) fn source(
     content: impl Content,
 ) -> Arc<dyn Source> {
     limits.multi_conn = true;
-    limits.cheap_extents = true;
     let (node, content) = (Arc::<str>::from(name), Arc::new(content));
     let ops = limits.offered();
     single::source(name, limits, move |reactor| {

@@ -31,7 +31,6 @@ pub fn new(config: NullConfig) -> Result<Arc<dyn Source>> {
     limits.fua = Support::Native;
     limits.fast_zero = true;
     limits.multi_conn = true;
-    limits.cheap_extents = true;
     Ok(single::source("null", limits, |_| Rc::new(NullQueue)))
 }
 

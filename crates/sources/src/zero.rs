@@ -18,7 +18,6 @@ pub struct ZeroConfig {}
 pub fn new(_: ZeroConfig) -> Result<Arc<dyn Source>> {
     let mut limits = Limits::new(0, single::READ_ONLY.without(Op::GetId));
     limits.multi_conn = true;
-    limits.cheap_extents = true;
     Ok(single::source("zero", limits, |_| Rc::new(ZeroQueue)))
 }
 

@@ -1,8 +1,7 @@
 //! Durability, by a trace of system calls: what makes data durable has returned before the client is
 //! told so, with many requests in flight.
 //!
-//! This looks at the poll driver, whose calls strace(1) sees; io_uring's are seen only by the
-//! kernel's own tracing.
+//! This looks at the poll driver, whose calls strace(1) sees; `medium` looks at both from below.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -9,6 +9,7 @@ mod copy;
 mod durable;
 mod help;
 mod life;
+mod medium;
 mod mistakes;
 mod peers;
 mod raw;

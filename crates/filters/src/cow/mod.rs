@@ -205,7 +205,6 @@ impl Cow {
         limits.fast_zero = true;
         // One overlay for all, and a flush has nothing to do.
         limits.multi_conn = true;
-        limits.cheap_extents |= !base.support(Op::Extents).is_offered();
         // What the base says of itself in other contexts is not true of this disk.
         limits.contexts.clear();
         if cx.access == Access::ReadOnly {

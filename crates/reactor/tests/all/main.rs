@@ -3,6 +3,7 @@
 extern crate blkit_reactor as reactor;
 
 mod allocations;
+mod bridge;
 mod common;
 mod files;
 mod loops;

@@ -192,9 +192,11 @@ impl Source for FileSource {
     /// Finds out early what would fail for every client.
     fn ready(&self) -> Result<()> {
         let found = match &self.shared.what {
-            // Reading is the least a client wants: permissions and O_DIRECT are tried out.
+            // Reading is the least a client wants: permissions, O_DIRECT and locks are tried out.
             What::File(path) => {
-                open::open(&Place::Path(path), false, &self.shared.options).map(drop)
+                let (place, options) = (Place::Path(path), &self.shared.options);
+                open::open(&place, false, options)
+                    .and_then(|opened| open::probe_lock(&opened, &place, options.lock))
             }
             What::Dir { .. } => self.shared.dir().map(drop),
         };

@@ -177,7 +177,24 @@ pub(super) fn lock(opened: &Opened, place: &Place<'_>, lock: Lock) -> Result<()>
                 .hint("pass lock=none if nobody else writes to the file")),
         };
     }
-    let holder = match blkdev::lock_holder(&opened.data, kind) {
+    let conflict = blkdev::lock_conflict(&opened.data, kind);
+    Err(busy(place, kind, conflict.and_then(|found| found.holder)))
+}
+
+/// Fails if somebody holds a lock that no client of ours could stand. Takes none: a lock that is
+/// held for a moment only would get in another's way.
+pub(super) fn probe_lock(opened: &Opened, place: &Place<'_>, lock: Lock) -> Result<()> {
+    if lock == Lock::None {
+        return Ok(());
+    }
+    match blkdev::lock_conflict(&opened.data, FileLock::Shared) {
+        Some(found) => Err(busy(place, FileLock::Shared, found.holder)),
+        None => Ok(()),
+    }
+}
+
+fn busy(place: &Place<'_>, kind: FileLock, holder: Option<u32>) -> Error {
+    let holder = match holder {
         Some(pid) => format!("process {pid}"),
         None => "another program".to_owned(),
     };
@@ -186,10 +203,10 @@ pub(super) fn lock(opened: &Opened, place: &Place<'_>, lock: Lock) -> Result<()>
         FileLock::Shared => ("read", "has it open for writing"),
     };
     let text = format!("cannot {verb} {place}: {holder} {what}");
-    Err(Error::new(ErrorKind::Busy, text).hint(match kind {
+    Error::new(ErrorKind::Busy, text).hint(match kind {
         FileLock::Exclusive => "stop the other program, or serve the file read-only",
         FileLock::Shared => "stop the other program, or pass lock=none to read while it writes",
-    }))
+    })
 }
 
 /// Opens a directory to serve files from.

@@ -48,7 +48,6 @@ pub fn new(config: MemoryConfig) -> Result<Arc<dyn Source>> {
     limits.fua = Support::Native;
     limits.fast_zero = true;
     limits.multi_conn = true;
-    limits.cheap_extents = true;
     Ok(single::source("memory", limits, move |reactor| {
         Rc::new(MemoryQueue {
             pages: pages.clone(),

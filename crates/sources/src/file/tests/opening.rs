@@ -84,15 +84,18 @@ fn two_writers_are_refused() {
         "{}",
         error.chain()
     );
-    Bench::open(source(&path, &["lock=none"]))
-        .write(0, b"forced")
-        .unwrap();
+    let error = two.ready().expect_err("no client could open it");
+    assert_eq!(error.kind(), ErrorKind::Busy, "{}", error.chain());
+    let forced = source(&path, &["lock=none"]);
+    forced.ready().unwrap();
+    Bench::open(forced).write(0, b"forced").unwrap();
     drop(writer);
     assert_eq!(
         error_of(&*two, "", Access::ReadWrite).kind(),
         ErrorKind::Busy
     );
     drop(also);
+    two.ready().expect("nobody has it open");
     Bench::open(two).write(0, b"free again").unwrap();
 }
 
