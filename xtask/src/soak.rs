@@ -23,6 +23,9 @@ usage: cargo xtask soak connections [COUNT]   idle connections: memory and CPU (
        cargo xtask soak connects [SECONDS]    1000 connects a second: no leak (default 10)
        cargo xtask soak hostile [SECONDS]     64 hostile clients beside a good one (default 20)";
 
+/// Rounds with the hostile clients, and as many without.
+const ROUNDS: u64 = 5;
+
 /// Memory of an idle connection, in KiB: the design's budget.
 const BUDGET_KIB: f64 = 32.0;
 
@@ -182,51 +185,44 @@ fn hostile(
         ];
         load(world, server, &words)
     };
-    let alone = report(good(3))?;
-    let (files, wave) = (open_files(server), seconds.to_string());
-    let crowd = |seconds: &str| {
-        load(
-            world,
-            server,
-            &["hostile", "--count", "64", "--seconds", seconds],
-        )
-    };
-    report(crowd("3"))?;
+    // Everything has grown to what it will be before memory is looked at.
+    report(good(3))?;
+    let (files, wave) = (open_files(server), (seconds / ROUNDS).max(1).to_string());
+    report(crowd(world, server, "3"))?;
     let before = settled_memory(server);
-    let mut bad = crowd(&wave);
-    let bad = bad
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    let beside = report(good(seconds.saturating_sub(1).max(1)))?;
+    // In turns, because a machine is not the same from one second to the next.
+    let (mut alone, mut beside, mut errors, mut ended) = (Vec::new(), Vec::new(), 0, true);
+    for _ in 0..ROUNDS {
+        let mut bad = crowd(world, server, &wave)
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let told = report(good((seconds / ROUNDS).max(1)))?;
+        errors += told["errors"].as_u64().unwrap_or(u64::MAX);
+        beside.push(rate(&told));
+        ended &= bad.wait().is_ok_and(|status| status.success());
+        alone.push(rate(&report(good((seconds / ROUNDS).max(1)))?));
+    }
     let peak = memory_kib(server.pid()).1;
-    let told = bad.wait_with_output().map_err(|error| error.to_string())?;
-    println!("       {}", String::from_utf8_lossy(&told.stdout).trim());
+    checks.check(ended, "the hostile clients ran to their end".into());
+    checks.check(errors == 0, format!("{errors} errors of the good client"));
+    let (alone, beside) = (tool::median(&alone), tool::median(&beside));
     checks.check(
-        told.status.success(),
-        "the hostile clients ran to their end".into(),
-    );
-    let rate = |told: &Value| told["requests_per_second"].as_f64().unwrap_or(0.0);
-    let errors = beside["errors"].as_u64();
-    checks.check(
-        errors == Some(0),
-        format!("{errors:?} errors of the good client"),
-    );
-    checks.check(
-        rate(&beside) > 0.0,
-        format!(
-            "{:.0} requests/s alone, {:.0} beside",
-            rate(&alone),
-            rate(&beside)
-        ),
+        beside > 0.0,
+        format!("{alone:.0} requests/s alone, {beside:.0} beside (medians of {ROUNDS})"),
     );
     nothing_left(server, checks, files, (before, peak));
-    let still = report(good(1))?;
-    checks.check(
-        rate(&still) > 0.0,
-        format!("{:.0} requests/s afterwards", rate(&still)),
-    );
     Ok(())
+}
+
+/// 64 hostile clients.
+fn crowd(world: &World, server: &Server, seconds: &str) -> Command {
+    let words = ["hostile", "--count", "64", "--seconds", seconds];
+    load(world, server, &words)
+}
+
+fn rate(told: &Value) -> f64 {
+    told["requests_per_second"].as_f64().unwrap_or(0.0)
 }
 
 /// The crowd is gone, and so is what it made the server hold.
