@@ -164,6 +164,12 @@ impl Connection {
         self.wait_until(|conn| conn.has_credit(bytes)).await;
     }
 
+    /// Waits until answers with at most so many bytes are left for the stream to take.
+    pub async fn unsent(&self, most: u64) {
+        self.wait_until(|conn| conn.out.borrow().credits.bytes <= most)
+            .await;
+    }
+
     /// Waits until everything taken in is answered and sent, or cannot be sent any more.
     pub async fn drain(&self) {
         if self.control.asked() == Ask::Close {

@@ -28,6 +28,12 @@ const LARGE_BUFFER: usize = 256 << 10;
 /// Room that is worth a receive, in bytes; with less the buffer is replaced.
 const LEAST_ROOM: usize = 2 << 10;
 
+/// Bytes that reads may ask for in one go, and that may wait to be sent when the next ones ask.
+/// What is in the page cache is read at once: without this bound, all that a client asks for would
+/// be read before any of it is sent, through memory that no cache holds. Slower disks have as much
+/// in flight as the credits allow.
+const READ_WINDOW: u64 = 1 << 20;
+
 /// The client is gone, or broke the rules: nothing it sent can be trusted.
 struct Lost;
 
@@ -38,6 +44,7 @@ pub(super) async fn run(conn: &Rc<Connection>, buf: RecvBuf) {
         buf,
         large_payloads: false,
         full: 0,
+        burst: 0,
     };
     if reader.run().await.is_err() {
         conn.break_off();
@@ -52,6 +59,8 @@ struct Reader<'a> {
     large_payloads: bool,
     /// Receives in a row that filled the buffer, or (negative) left most of it empty.
     full: i32,
+    /// Bytes of reads since completions had their chance.
+    burst: u64,
 }
 
 impl Reader<'_> {
@@ -153,12 +162,11 @@ impl Reader<'_> {
             // The others have gone their own ways.
             _ => (Op::Flush, 0, 0, Flags::NONE),
         };
-        let bytes = self.charge(if op == Op::Read { len } else { 0 }).await;
-        let data = if op == Op::Read {
-            Data::Wanted
-        } else {
-            Data::None
+        let (data, bytes) = match op {
+            Op::Read => (Data::Wanted, self.read_window(len).await),
+            _ => (Data::None, 0),
         };
+        let bytes = self.charge(bytes).await;
         self.submit(Answer::new(header, bytes), (op, offset, len), flags, data);
     }
 
@@ -225,6 +233,26 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until a read of so many bytes fits the window.
+    #[inline]
+    async fn read_window(&mut self, len: u64) -> u64 {
+        if self.burst > 0 && self.burst + len > READ_WINDOW {
+            let mut given = false;
+            std::future::poll_fn(|cx| {
+                if std::mem::replace(&mut given, true) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            self.burst = 0;
+            self.conn.unsent(READ_WINDOW.saturating_sub(len)).await;
+        }
+        self.burst += len;
+        len
     }
 
     /// Takes credits for a request with so many bytes of data, waiting for them if need be.
@@ -310,6 +338,7 @@ impl Reader<'_> {
         };
         let (buf, received) = received?;
         self.buf = buf;
+        self.burst = 0;
         let n = received.unwrap_or(0);
         self.full = match self.full {
             full if n == room => full.max(0) + 1,

@@ -3,12 +3,16 @@
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
-    sync::Arc,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use blkit_exports::nbd::{Options, Server};
-use block::Device;
+use block::{Device, Queue, Request, WrapDevice};
 use nbd::{client, proto};
 use reactor::{DriverKind, Reactors};
 use testkit::{DeviceSource, MemoryDisk, StepDevice, TestHost};
@@ -244,6 +248,60 @@ fn a_client_that_does_not_read_holds_only_its_credits() {
         assert!(n > 0, "{left} bytes are missing");
         left -= n as u64;
     }
+}
+
+/// Counts the bytes that are read through it.
+struct Counting(Rc<dyn Queue>, Arc<AtomicU64>);
+
+impl Queue for Counting {
+    fn submit(&self, req: Request) {
+        self.1.fetch_add(req.len(), Ordering::Relaxed);
+        self.0.submit(req);
+    }
+}
+
+/// 64 reads of 256 KiB: all that the credits allow.
+fn many_reads() -> Vec<u8> {
+    let request = |cookie| request(proto::CMD_READ, cookie, 0, 256 << 10);
+    (0..64).flat_map(request).collect()
+}
+
+#[test]
+fn what_is_there_at_once_is_read_as_it_is_sent() {
+    let read = Arc::new(AtomicU64::new(0));
+    let count = read.clone();
+    let device = WrapDevice::new(
+        MemoryDisk::new(1 << 20),
+        |_| {},
+        move |_, next| Ok(Rc::new(Counting(next, count.clone()))),
+    );
+    let options = Options {
+        send_buffer: 256 << 10,
+        ..Options::default()
+    };
+    let world = World::new(device, options);
+    let mut stalled = world.ready();
+    stalled.write_all(&many_reads()).unwrap();
+    let before = || read.load(Ordering::Relaxed);
+    world.until("it reads", |_| before() > 0);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(before() <= 6 << 20, "{} bytes", before());
+    let mut all = vec![0; 64 * (16 + (256 << 10))];
+    stalled.read_exact(&mut all).unwrap();
+}
+
+#[test]
+fn a_slow_disk_is_asked_for_all_at_once() {
+    let device = StepDevice::new(1 << 20);
+    let world = World::new(device.clone(), Options::default());
+    let mut stream = world.ready();
+    stream.write_all(&many_reads()).unwrap();
+    world.until("all are there", |_| device.waiting() == 64);
+    while let Some(step) = device.next() {
+        step.done(1);
+    }
+    let mut all = vec![0; 64 * (16 + (256 << 10))];
+    stream.read_exact(&mut all).unwrap();
 }
 
 #[test]
