@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::statfs,
+    fs::{FsWord, statfs},
     time::{ClockId, clock_gettime},
 };
 
@@ -27,7 +27,7 @@ const CLIENTS: u64 = 4;
 const ROUNDS: u64 = 25;
 const TRACING: &str = "/sys/kernel/tracing/instances";
 /// statfs(2): EXT4_SUPER_MAGIC.
-const EXT4: i64 = 0xef53;
+const EXT4: FsWord = 0xef53;
 
 /// A span of time in microseconds of CLOCK_MONOTONIC.
 type Span = RangeInclusive<u64>;
@@ -139,7 +139,7 @@ impl Trace {
         let kind = statfs(file)
             .map_err(|error| told(file, error.into()))?
             .f_type;
-        if i64::from(kind) != EXT4 {
+        if kind != EXT4 {
             return Err(format!("{} is not on ext4", file.display()));
         }
         let number = file.metadata().map_err(|error| told(file, error))?.ino();
