@@ -12,12 +12,8 @@ use std::{
 
 use crate::{
     bench::{Place, eventually, have, wait},
-    raw::{Raw, request},
+    raw::{FLUSH, FUA, Raw, WRITE, request},
 };
-
-const FUA: u16 = 1;
-const WRITE: u16 = 1;
-const FLUSH: u16 = 3;
 
 /// Cookies tell the trace what was asked: the kind here, then the client, then the round.
 const PLAIN: u64 = 0x1_0000;

@@ -7,6 +7,13 @@ use std::{
     path::Path,
 };
 
+/// NBD_CMD_FLAG_FUA.
+pub const FUA: u16 = 1;
+/// NBD_CMD_WRITE.
+pub const WRITE: u16 = 1;
+/// NBD_CMD_FLUSH.
+pub const FLUSH: u16 = 3;
+
 /// A connection in the transmission phase, with simple replies.
 pub struct Raw {
     stream: UnixStream,

@@ -163,7 +163,10 @@ impl Reader<'_> {
             _ => (Op::Flush, 0, 0, Flags::NONE),
         };
         let (data, bytes) = match op {
-            Op::Read => (Data::Wanted, self.read_window(len).await),
+            Op::Read => {
+                self.read_window(len).await;
+                (Data::Wanted, len)
+            }
             _ => (Data::None, 0),
         };
         let bytes = self.charge(bytes).await;
@@ -237,7 +240,7 @@ impl Reader<'_> {
 
     /// Waits until a read of so many bytes fits the window.
     #[inline]
-    async fn read_window(&mut self, len: u64) -> u64 {
+    async fn read_window(&mut self, len: u64) {
         if self.burst > 0 && self.burst + len > READ_WINDOW {
             let mut given = false;
             std::future::poll_fn(|cx| {
@@ -252,7 +255,6 @@ impl Reader<'_> {
             self.conn.unsent(READ_WINDOW.saturating_sub(len)).await;
         }
         self.burst += len;
-        len
     }
 
     /// Takes credits for a request with so many bytes of data, waiting for them if need be.
