@@ -169,7 +169,7 @@ fn hostile(
     seconds: u64,
     checks: &mut Checks,
 ) -> Result<(), String> {
-    let good = |seconds: u64| {
+    let good = |server: &Server, seconds: u64| {
         let seconds = seconds.to_string();
         let words = [
             "run",
@@ -186,33 +186,96 @@ fn hostile(
         load(world, server, &words)
     };
     // Everything has grown to what it will be before memory is looked at.
-    report(good(3))?;
+    report(good(server, 3))?;
     let (files, wave) = (open_files(server), (seconds / ROUNDS).max(1));
     report(crowd(world, server, "3"))?;
     let before = settled_memory(server);
+    let peer = Server::start(world, Kind::Nbdkit, Disk::Memory, false).unwrap_or_else(|error| {
+        println!("       no nbdkit to compare with: {error}");
+        None
+    });
+    let mut ours = Siege::new(server);
+    let mut theirs = peer.as_ref().map(Siege::new);
     // In turns, because a machine is not the same from one second to the next.
-    let (mut alone, mut beside, mut errors, mut ended) = (Vec::new(), Vec::new(), 0, true);
     for _ in 0..ROUNDS {
-        let mut bad = crowd(world, server, &wave.to_string())
+        for siege in std::iter::once(&mut ours).chain(&mut theirs) {
+            siege.round(world, &good, wave)?;
+        }
+    }
+    let peak = memory_kib(server.pid()).1;
+    let errors = ours.errors;
+    checks.check(ours.ended, "the hostile clients ran to their end".into());
+    checks.check(errors == 0, format!("{errors} errors of the good client"));
+    checks.check(ours.served(), format!("blkit: {}", ours.told()));
+    if let Some(theirs) = theirs {
+        println!("       nbdkit: {}", theirs.told());
+    }
+    nothing_left(server, checks, files, (before, peak));
+    Ok(())
+}
+
+/// A server and how a good client fares with it, with the hostile ones and without.
+struct Siege<'a> {
+    server: &'a Server,
+    alone: Vec<f64>,
+    beside: Vec<f64>,
+    /// CPU time of the server in seconds per second with the hostile clients only.
+    cpu: Vec<f64>,
+    errors: u64,
+    ended: bool,
+}
+
+impl<'a> Siege<'a> {
+    fn new(server: &'a Server) -> Siege<'a> {
+        Siege {
+            server,
+            alone: Vec::new(),
+            beside: Vec::new(),
+            cpu: Vec::new(),
+            errors: 0,
+            ended: true,
+        }
+    }
+
+    fn round(
+        &mut self,
+        world: &World,
+        good: &dyn Fn(&Server, u64) -> Command,
+        seconds: u64,
+    ) -> Result<(), String> {
+        let crowd = || crowd(world, self.server, &seconds.to_string());
+        let mut bad = crowd()
             .stdout(Stdio::null())
             .spawn()
             .map_err(|error| error.to_string())?;
-        let told = report(good(wave))?;
-        errors += told["errors"].as_u64().unwrap_or(u64::MAX);
-        beside.push(rate(&told));
-        ended &= bad.wait().is_ok_and(|status| status.success());
-        alone.push(rate(&report(good(wave))?));
+        let told = report(good(self.server, seconds))?;
+        self.errors += told["errors"].as_u64().unwrap_or(u64::MAX);
+        self.beside.push(rate(&told));
+        self.ended &= bad.wait().is_ok_and(|status| status.success());
+        self.alone.push(rate(&report(good(self.server, seconds))?));
+        let ticks = cpu_ticks(self.server.pid());
+        report(crowd())?;
+        let used = cpu_ticks(self.server.pid()) - ticks;
+        self.cpu.push(used as f64 / 100.0 / seconds as f64);
+        Ok(())
     }
-    let peak = memory_kib(server.pid()).1;
-    checks.check(ended, "the hostile clients ran to their end".into());
-    checks.check(errors == 0, format!("{errors} errors of the good client"));
-    let (alone, beside) = (tool::median(&alone), tool::median(&beside));
-    checks.check(
-        alone > 0.0 && beside > 0.0,
-        format!("{alone:.0} requests/s alone, {beside:.0} beside (medians of {ROUNDS})"),
-    );
-    nothing_left(server, checks, files, (before, peak));
-    Ok(())
+
+    fn served(&self) -> bool {
+        self.alone
+            .iter()
+            .chain(&self.beside)
+            .all(|rate| *rate > 0.0)
+    }
+
+    fn told(&self) -> String {
+        let [alone, beside, cpu] =
+            [&self.alone, &self.beside, &self.cpu].map(|of| tool::median(of));
+        format!(
+            "{alone:.0} requests/s alone, {beside:.0} beside the hostile clients ({:.2}), \
+             which take {cpu:.2} s of its CPU time a second (medians of {ROUNDS})",
+            beside / alone
+        )
+    }
 }
 
 /// 64 hostile clients.

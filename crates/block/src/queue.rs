@@ -30,7 +30,7 @@ pub trait QueueExt: Queue {
     ///
     /// The future may be dropped: the request goes on, and its completion is discarded.
     fn call(&self, mut req: Request) -> Call {
-        let slot = Rc::new(RefCell::new(Slot::Waiting(None)));
+        let slot = req.core().call_slot();
         let filled = slot.clone();
         req.intercept(move |done| {
             let old = std::mem::replace(&mut *filled.borrow_mut(), Slot::Done(done));
@@ -39,7 +39,7 @@ pub trait QueueExt: Queue {
             }
         });
         self.submit(req);
-        Call { slot }
+        Call { slot: Some(slot) }
     }
 }
 
@@ -48,26 +48,36 @@ impl<Q: Queue + ?Sized> QueueExt for Q {}
 /// A request on its way. See [`QueueExt::call`].
 #[must_use = "a call does nothing more unless it is awaited"]
 pub struct Call {
-    slot: Rc<RefCell<Slot>>,
+    /// Until it was ready; then the pool has it again.
+    slot: Option<CallSlot>,
 }
 
-enum Slot {
+/// Where a call and its request meet. Pooled: most of a call's cost would be its allocation.
+pub(crate) type CallSlot = Rc<RefCell<Slot>>;
+
+pub(crate) enum Slot {
     Waiting(Option<Waker>),
     Done(Completed),
-    Taken,
 }
 
 impl Future for Call {
     type Output = Completed;
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Completed> {
-        let mut slot = self.slot.borrow_mut();
-        match std::mem::replace(&mut *slot, Slot::Taken) {
-            Slot::Done(done) => Poll::Ready(done),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Completed> {
+        let slot = self
+            .slot
+            .take()
+            .expect("a call is not polled again once it was ready");
+        let state = std::mem::replace(&mut *slot.borrow_mut(), Slot::Waiting(None));
+        match state {
+            Slot::Done(done) => {
+                done.core().recycle_call_slot(slot);
+                Poll::Ready(done)
+            }
             Slot::Waiting(_) => {
-                *slot = Slot::Waiting(Some(cx.waker().clone()));
+                *slot.borrow_mut() = Slot::Waiting(Some(cx.waker().clone()));
+                self.slot = Some(slot);
                 Poll::Pending
             }
-            Slot::Taken => panic!("a call was polled after it was ready"),
         }
     }
 }

@@ -133,7 +133,7 @@ impl Request {
         &self.core().counters
     }
 
-    fn core(&self) -> &Rc<Core> {
+    pub(crate) fn core(&self) -> &Rc<Core> {
         self.0
             .core
             .as_ref()
@@ -315,12 +315,11 @@ impl Completed {
 
     /// The numbers of the request's reactor.
     pub fn counters(&self) -> &Counters {
-        &self
-            .0
-            .core
-            .as_ref()
-            .expect("it is out of the pool")
-            .counters
+        &self.core().counters
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        self.0.core.as_ref().expect("it is out of the pool")
     }
 
     /// Goes on upwards: runs the next frame, or returns the body to its pool.

@@ -16,6 +16,7 @@ use crate::{
     data::Data,
     error::Errno,
     op::{Flags, Op},
+    queue::{CallSlot, Slot},
 };
 
 /// Bodies a pool keeps for reuse (about 1 KiB each).
@@ -49,6 +50,8 @@ pub(crate) struct Core {
     live: Cell<usize>,
     pub(crate) counters: Counters,
     pub(super) tickets: Tickets,
+    /// Slots of calls that are over (see [`crate::QueueExt::call`]); each waits without a waker.
+    calls: RefCell<Vec<CallSlot>>,
 }
 
 impl Core {
@@ -68,6 +71,24 @@ impl Core {
         Counters::add(&self.counters.requests, 1);
         self.live.set(self.live.get() + 1);
         Request::from_body(body)
+    }
+
+    /// A slot that waits, for a new call.
+    #[inline]
+    pub(crate) fn call_slot(&self) -> CallSlot {
+        let kept = self.calls.borrow_mut().pop();
+        kept.unwrap_or_else(|| Rc::new(RefCell::new(Slot::Waiting(None))))
+    }
+
+    /// Takes a slot back whose request has come and gone.
+    #[inline]
+    pub(crate) fn recycle_call_slot(&self, slot: CallSlot) {
+        debug_assert!(matches!(*slot.borrow(), Slot::Waiting(None)));
+        let mut calls = self.calls.borrow_mut();
+        // The closure that filled it may still be on its way out of a panic.
+        if calls.len() < KEEP_BODIES && Rc::strong_count(&slot) == 1 {
+            calls.push(slot);
+        }
     }
 
     /// Bodies that are out of the pool.
