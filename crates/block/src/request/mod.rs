@@ -133,6 +133,7 @@ impl Request {
         &self.core().counters
     }
 
+    #[inline]
     pub(crate) fn core(&self) -> &Rc<Core> {
         self.0
             .core
@@ -318,6 +319,7 @@ impl Completed {
         &self.core().counters
     }
 
+    #[inline]
     pub(crate) fn core(&self) -> &Rc<Core> {
         self.0.core.as_ref().expect("it is out of the pool")
     }

@@ -66,7 +66,6 @@ impl Core {
         body.flags = Flags::NONE;
         body.offset = offset;
         body.len = len;
-        body.outcome = Ok(());
         body.core = Some(self.clone());
         Counters::add(&self.counters.requests, 1);
         self.live.set(self.live.get() + 1);
@@ -107,7 +106,10 @@ impl Core {
     pub(super) fn recycle(&self, mut body: Owned) {
         debug_assert!(!body.has_frames() && body.children == 0);
         body.data = Data::None;
-        body.outcome = Ok(());
+        // Nearly always: spares dropping a result.
+        if body.outcome.is_err() {
+            body.outcome = Ok(());
+        }
         body.deferred = false;
         if let Some(ticket) = body.ticket.take() {
             // A child's ticket is its parent's, which outlives it.
