@@ -38,6 +38,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
     };
     let world = world(SIZE, tool::Profile::Release)?;
     let kind = if name == "hostile" {
+        stay_on_first_cpu()?;
         Disk::Memory
     } else {
         Disk::Null
@@ -283,10 +284,21 @@ impl<'a> Siege<'a> {
     }
 }
 
-/// 64 hostile clients.
+/// 64 hostile clients, on a CPU of their own (the second): a server answers for what it lets them take from it,
+/// not for what the machine does.
 fn crowd(world: &World, server: &Server, seconds: &str) -> Command {
     let words = ["hostile", "--count", "64", "--seconds", seconds];
-    load(world, server, &words)
+    let clients = load(world, server, &words);
+    let mut command = Command::new("taskset");
+    command.args(["-c", "1"]);
+    command.arg(clients.get_program()).args(clients.get_args());
+    command
+}
+
+/// Keeps this process, and what it starts, on the first CPU.
+fn stay_on_first_cpu() -> Result<(), String> {
+    let pid = std::process::id().to_string();
+    tool::output(Command::new("taskset").args(["-p", "-c", "0", &pid])).map(drop)
 }
 
 fn rate(told: &Value) -> f64 {

@@ -40,7 +40,16 @@ const TRICKS: &[(&str, Trick)] = &[
 pub fn run(args: &mut Args) -> Result<Value> {
     let address = Address::take(args)?;
     let (count, seconds) = (args.or("count", 64usize)?, args.or("seconds", 10.0f64)?);
+    let trick = args.or("trick", "all".to_owned())?;
     args.finish()?;
+    let known = |(_, (name, _)): &(usize, &(&str, Trick))| trick == "all" || trick == *name;
+    let played: Vec<usize> = TRICKS
+        .iter()
+        .enumerate()
+        .filter(known)
+        .map(|(n, _)| n)
+        .collect();
+    anyhow::ensure!(!played.is_empty(), "no trick is called {trick}");
     allow_files(count as u64 + 100)?;
     let end = Instant::now() + Duration::from_secs_f64(seconds);
     let tries: Vec<AtomicU64> = TRICKS.iter().map(|_| AtomicU64::new(0)).collect();
@@ -48,7 +57,8 @@ pub fn run(args: &mut Args) -> Result<Value> {
     std::thread::scope(|scope| {
         for n in 0..count {
             let (address, tries, refused) = (&address, &tries, &refused);
-            scope.spawn(move || client(address, n % TRICKS.len(), end, tries, refused));
+            let trick = played[n % played.len()];
+            scope.spawn(move || client(address, trick, end, tries, refused));
         }
     });
     let tries: serde_json::Map<String, Value> = TRICKS
