@@ -39,6 +39,23 @@ pub enum Command {
     /// SIGTERM, SIGINT, SIGQUIT or SIGHUP stop the server: it answers what is in flight, for at
     /// most 30 seconds. A second signal stops it at once.
     Serve(ServeArgs),
+    /// nbdkit's command line: what 'blkit nbdkit --help' lists
+    #[command(disable_help_flag = true)]
+    Nbdkit {
+        /// Options, plugin and parameters, as nbdkit takes them
+        #[arg(
+            value_name = "WORD",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        words: Vec<OsString>,
+    },
+    /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit
+    Link {
+        /// The directory; it must exist
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// List the sources
     Sources,
     /// List the filters

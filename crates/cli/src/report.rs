@@ -10,7 +10,7 @@ pub fn error(error: &block::Error) {
 }
 
 /// File names and values come from outside: whatever is in them, a message stays one line.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

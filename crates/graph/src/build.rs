@@ -21,16 +21,32 @@ impl Registry {
     /// # Errors
     /// `Config`: an unknown kind of node, or arguments it does not accept.
     pub fn build(&self, spec: &GraphSpec) -> Result<Built> {
+        self.build_around(spec, &|_, node| node)
+    }
+
+    /// As [`Registry::build`]; `around` is called with each node's name and the node, the source
+    /// first, and gives what stands in its place: the node with something around it.
+    ///
+    /// # Errors
+    /// As [`Registry::build`].
+    pub fn build_around(
+        &self,
+        spec: &GraphSpec,
+        around: &dyn Fn(&'static str, Arc<dyn Source>) -> Arc<dyn Source>,
+    ) -> Result<Built> {
         let entry = self.source(&spec.source.name)?;
         let named = |error: block::Error, name: &str| error.in_node(&name.into());
         let made = (entry.make)(&spec.source.args).map_err(|e| named(e, entry.name))?;
-        let mut top = Node::wrap(made, entry.name, ThreadModel::Parallel);
+        let mut top = around(
+            entry.name,
+            Node::wrap(made, entry.name, ThreadModel::Parallel),
+        );
         for node in spec.filters.iter().rev() {
             let entry = self.filter(&node.name)?;
             let below = top.thread_model();
             let made =
                 (entry.make)(&node.args, Next::new(top)).map_err(|e| named(e, entry.name))?;
-            top = Node::wrap(made, entry.name, below);
+            top = around(entry.name, Node::wrap(made, entry.name, below));
         }
         let thread_model = top.thread_model();
         Ok(Built {

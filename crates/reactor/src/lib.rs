@@ -22,6 +22,7 @@ mod batch;
 pub mod blkdev;
 #[cfg(feature = "tokio")]
 pub mod bridge;
+pub mod daemon;
 mod event_loop;
 mod executor;
 mod file;

@@ -277,6 +277,14 @@ impl Stream {
         }
     }
 
+    /// TCP only: find out when the other end is gone without a word (SO_KEEPALIVE, socket(7)).
+    pub fn set_keepalive(&self, on: bool) {
+        if let Kind::Kernel(sock) = &self.0 {
+            // Anything but a socket refuses; other sockets take it without effect.
+            let _ = sockopt::set_socket_keepalive(sock.send_fd(), on);
+        }
+    }
+
     /// Who is at the other end: `ADDRESS:PORT`, a socket's path, or `unix`, `pipe`.
     pub fn peer(&self) -> String {
         match &self.0 {

@@ -6,10 +6,12 @@
 mod bench;
 mod captive;
 mod copy;
+mod differential;
 mod durable;
 mod help;
 mod life;
 mod medium;
 mod mistakes;
+mod nbdkit;
 mod peers;
 mod raw;

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use crate::bench::eventually;
+
 /// NBD_CMD_FLAG_FUA.
 pub const FUA: u16 = 1;
 /// NBD_CMD_WRITE.
@@ -22,7 +24,13 @@ pub struct Raw {
 
 impl Raw {
     pub fn connect(path: &Path) -> Raw {
-        let mut stream = UnixStream::connect(path).expect("connects");
+        // The file of a socket is there before anybody listens on it.
+        let mut stream = None;
+        eventually("it connects", || {
+            stream = UnixStream::connect(path).ok();
+            stream.is_some()
+        });
+        let mut stream = stream.expect("it connected");
         let mut greeting = [0; 18];
         stream.read_exact(&mut greeting).expect("a greeting");
         assert_eq!(&greeting[..16], b"NBDMAGICIHAVEOPT");

@@ -83,6 +83,9 @@ impl Connection {
         } = session.member;
         stream.set_buffers(server.options.send_buffer, 0);
         stream.set_nodelay(true);
+        if server.options.keep_alive {
+            stream.set_keepalive(true);
+        }
         Rc::new_cyclic(|this: &Weak<Connection>| {
             // The size a client may address follows the device's. (Telling the client needs the
             // protocol's resize extension, which is not stable.)

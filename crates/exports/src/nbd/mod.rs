@@ -38,6 +38,8 @@ pub struct Options {
     pub max_bytes: u64,
     /// Size of the kernel's send buffer of a connection, in bytes; 0 leaves the system's default.
     pub send_buffer: usize,
+    /// Find out when a TCP client is gone without a word (SO_KEEPALIVE).
+    pub keep_alive: bool,
     /// What clients may use of the protocol.
     pub protocol: ::nbd::server::ServerOptions,
 }
@@ -51,6 +53,7 @@ impl Default for Options {
             max_requests: 1024,
             max_bytes: 16 << 20,
             send_buffer: 2 << 20,
+            keep_alive: false,
             protocol: ::nbd::server::ServerOptions::default(),
         }
     }

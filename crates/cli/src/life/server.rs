@@ -1,27 +1,19 @@
 //! The serving process itself: loops, server, signals, and the way out.
 
 use std::{
-    future::Future,
-    io::{PipeWriter, Write},
-    path::{Path, PathBuf},
-    pin::pin,
-    process::ExitCode,
-    sync::Arc,
-    task::Poll,
-    thread::available_parallelism,
-    time::Duration,
+    any::Any, future::Future, os::fd::OwnedFd, pin::pin, process::ExitCode, sync::Arc, task::Poll,
+    thread::available_parallelism, time::Duration,
 };
 
 use block::{Error, Inbox, Reactor, Result, Source};
 use exports::nbd::{Options, Server};
-use graph::{Built, HostServices};
+use graph::HostServices;
 use reactor::{
-    Io, Listener, Loop, Reactors,
+    DriverKind, Io, Listener, Loop, Reactors,
     process::{self, Signals},
 };
 
 use super::{listen::Endpoints, stop::Stop};
-use crate::args::ServeArgs;
 
 /// How long clients get for what is in flight when the server stops.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -29,12 +21,33 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// How long connections that were cut off get to go, and loops to end.
 const CLOSE: Duration = Duration::from_secs(5);
 
-/// Who is told that clients may connect.
-pub enum Announce {
-    /// Whoever reads standard output: the URI.
-    Uri,
-    /// The process that runs the command.
-    Pipe(PipeWriter),
+/// What is served, to whom, and what happens when clients may connect.
+pub struct Service {
+    /// Settings of the export.
+    pub export: Options,
+    /// Event loops; one for each CPU if not given.
+    pub threads: Option<usize>,
+    /// How to talk to the kernel.
+    pub io: DriverKind,
+    /// A command owns the terminal: its keys do not end the server.
+    pub captive: bool,
+    /// Who is served.
+    pub clients: Clients,
+    /// Called when clients may connect; what it returns is kept until the end.
+    pub ready: Box<dyn FnOnce() -> Result<Box<dyn Any>>>,
+}
+
+/// Who is served.
+pub enum Clients {
+    /// Whoever connects.
+    Many,
+    /// One, on these two descriptors; the process ends with it.
+    One {
+        /// Requests come from here.
+        input: OwnedFd,
+        /// Replies go here.
+        output: OwnedFd,
+    },
 }
 
 /// Serves until asked to stop.
@@ -42,10 +55,9 @@ pub enum Announce {
 /// # Errors
 /// It cannot start.
 pub fn run(
-    options: &ServeArgs,
-    built: Built,
+    service: Service,
+    source: Arc<dyn Source>,
     mut endpoints: Endpoints,
-    announce: Announce,
 ) -> Result<ExitCode> {
     let signals = Signals::new(process::TERMINATION)
         .map_err(|error| Error::io("cannot make a signalfd", error))?;
@@ -54,12 +66,11 @@ pub fn run(
         .into_iter()
         .map(Listener::from_fd)
         .collect::<Result<Vec<_>>>()?;
-    let threads = match options.threads {
-        Some(threads) => usize::from(threads),
-        None => available_parallelism().map_or(1, usize::from),
-    };
+    let threads = service
+        .threads
+        .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
     let settings = reactor::Options {
-        driver: options.io,
+        driver: service.io,
         ..reactor::Options::default()
     };
     let mut main = Loop::new(settings.clone())?;
@@ -71,7 +82,7 @@ pub fn run(
         let stop = stop.clone();
         move || stop.request()
     });
-    let server = Server::new(built.source.clone(), host.clone(), export_options(options));
+    let server = Server::new(source.clone(), host.clone(), service.export);
     host.set_disconnect({
         let server = Arc::downgrade(&server);
         move |client, force| {
@@ -80,31 +91,23 @@ pub fn run(
             }
         }
     });
-    let life = Life {
+    let mut life = Life {
         reactor: main.reactor().clone(),
-        source: built.source,
+        source,
         server,
         homes: (0..others.len()).map(|i| others.inbox(i).clone()).collect(),
         stop,
-        captive: matches!(announce, Announce::Pipe(_)),
+        captive: service.captive,
+        clients: service.clients,
     };
     life.watch_signals(signals);
-    let served = main.block_on(life.serve(listeners, || announce.tell(options, &endpoints)));
+    let served = main.block_on(life.serve(listeners, service.ready));
     drop(life);
     others.stop(CLOSE);
     main.close(CLOSE);
     // Files go last: whoever waits for that knows that the process is done.
     drop(endpoints);
-    served.map(|_pid_file| ExitCode::SUCCESS)
-}
-
-fn export_options(options: &ServeArgs) -> Options {
-    Options {
-        read_only: options.read_only,
-        handshake_timeout: options.handshake_timeout,
-        max_connections: usize::try_from(options.max_connections).unwrap_or(usize::MAX),
-        ..Options::default()
-    }
+    served.map(|_until_now| ExitCode::SUCCESS)
 }
 
 /// What the serving process is made of.
@@ -114,15 +117,15 @@ struct Life {
     server: Arc<Server>,
     homes: Vec<Arc<Inbox>>,
     stop: Stop,
-    /// A command owns the terminal.
     captive: bool,
+    clients: Clients,
 }
 
 impl Life {
     /// From start to stop of the source. `announce` is called when clients may connect; what it
     /// returns is kept until the end.
     async fn serve<T>(
-        &self,
+        &mut self,
         listeners: Vec<Listener>,
         announce: impl FnOnce() -> Result<T>,
     ) -> Result<Option<T>> {
@@ -144,10 +147,30 @@ impl Life {
         }
         let announced = announce();
         if announced.is_ok() {
-            self.stop.requested(1).await;
+            match std::mem::replace(&mut self.clients, Clients::Many) {
+                Clients::Many => self.stop.requested(1).await,
+                Clients::One { input, output } => self.serve_one(input, output).await?,
+            }
         }
         self.drain().await;
         announced.map(Some)
+    }
+
+    /// Serves one client to its end, unless asked to stop before.
+    async fn serve_one(&self, input: OwnedFd, output: OwnedFd) -> Result<()> {
+        let stream = Io::of(&self.reactor)
+            .stream_pair(input, output)
+            .map_err(|error| Error::io("cannot serve standard input and output", error))?;
+        let client = self.server.serve_stream(&self.reactor, stream);
+        let stop = self.stop.clone();
+        let server = self.server.clone();
+        // Asked to stop, the server tells the connection; it ends by itself then.
+        self.reactor.spawn(async move {
+            stop.requested(1).await;
+            server.stop();
+        });
+        client.await;
+        Ok(())
     }
 
     /// Lets clients have their answers, then closes what is left and stops the source.
@@ -186,54 +209,6 @@ impl Life {
                 }
             }
         });
-    }
-}
-
-impl Announce {
-    /// Clients may connect. Returns the pid file, which goes when it is dropped.
-    fn tell(self, options: &ServeArgs, endpoints: &Endpoints) -> Result<Option<PidFile>> {
-        let pid_file = options
-            .pid_file
-            .as_deref()
-            .map(PidFile::write)
-            .transpose()?;
-        // A reader that is gone is no reason not to serve.
-        let _ = match self {
-            Announce::Uri => {
-                let mut out = std::io::stdout().lock();
-                writeln!(out, "{}", endpoints.uri()).and_then(|()| out.flush())
-            }
-            Announce::Pipe(mut pipe) => pipe.write_all(b"."),
-        };
-        Ok(pid_file)
-    }
-}
-
-/// A file with this process's number; removed when dropped.
-struct PidFile(PathBuf);
-
-impl PidFile {
-    fn write(path: &Path) -> Result<PidFile> {
-        let text = format!("{}\n", std::process::id());
-        std::fs::write(path, text).map_err(|error| {
-            Error::io(
-                format!("cannot write the pid file '{}'", path.display()),
-                error,
-            )
-        })?;
-        Ok(PidFile(path.to_owned()))
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        // Not if it is another's by now, nor if it was never a file, such as /dev/stderr.
-        let ours = std::fs::symlink_metadata(&self.0).is_ok_and(|file| file.is_file())
-            && std::fs::read_to_string(&self.0)
-                .is_ok_and(|text| text.trim() == std::process::id().to_string());
-        if ours {
-            let _ = std::fs::remove_file(&self.0);
-        }
     }
 }
 

@@ -20,38 +20,43 @@ use std::{
 };
 
 use block::{Error, ErrorKind, Result};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tempfile::TempDir;
 
-use crate::args::ServeArgs;
-
 /// The port of NBD (IANA).
-const NBD_PORT: u16 = 10809;
+pub const NBD_PORT: u16 = 10809;
 
 /// The longest name of a Unix socket, in bytes (`sun_path` without its final NUL).
-const UNIX_PATH_MAX: usize = 107;
+pub const UNIX_PATH_MAX: usize = 107;
 
 /// Bound sockets, and how clients name them.
 pub struct Endpoints {
     sockets: Vec<OwnedFd>,
     uri: String,
     port: Option<u16>,
+    path: Option<PathBuf>,
     /// Removed when dropped; before the directory it may be in.
     file: Option<SocketFile>,
     _directory: Option<TempDir>,
 }
 
 impl Endpoints {
-    /// Binds what the options ask for.
-    ///
-    /// # Errors
-    /// An address or path that cannot be used, or is in use.
-    pub fn bind(options: &ServeArgs) -> Result<Endpoints> {
-        let tcp = options.port.is_some() || !options.ip_addr.is_empty();
-        match &options.unix {
-            Some(path) if path.as_os_str() == "-" => bind_private(),
-            Some(path) => bind_unix(path, None),
-            None if options.run.is_some() && !tcp => bind_private(),
-            None => bind_tcp(&options.ip_addr, options.port.unwrap_or(NBD_PORT)),
+    /// Sockets that are listening, made by somebody else or here; nobody knows their URI.
+    pub fn of_sockets(sockets: Vec<OwnedFd>) -> Endpoints {
+        Endpoints {
+            sockets,
+            uri: String::new(),
+            port: None,
+            path: None,
+            file: None,
+            _directory: None,
+        }
+    }
+
+    /// The file of the Unix socket stays when the server ends.
+    pub fn keep_file(&mut self) {
+        if let Some(mut file) = self.file.take() {
+            file.keep = true;
         }
     }
 
@@ -67,7 +72,7 @@ impl Endpoints {
 
     /// The absolute path of the Unix socket, if there is one.
     pub fn unix_socket(&self) -> Option<&Path> {
-        self.file.as_ref().map(|file| &*file.path)
+        self.path.as_deref()
     }
 
     /// The listening sockets; whoever drops them closes them.
@@ -81,10 +86,15 @@ struct SocketFile {
     path: PathBuf,
     /// Device and inode: which file it was when it was made.
     id: (u64, u64),
+    /// Not to be removed.
+    keep: bool,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         let now = self.path.symlink_metadata();
         if now.is_ok_and(|now| (now.dev(), now.ino()) == self.id) {
             // Nothing can be done about a failure while leaving.
@@ -93,7 +103,15 @@ impl Drop for SocketFile {
     }
 }
 
-fn bind_unix(path: &Path, directory: Option<TempDir>) -> Result<Endpoints> {
+/// Binds a Unix socket; its file goes with the result.
+///
+/// # Errors
+/// A path that cannot be used, or is in use.
+pub fn bind_unix(path: &Path) -> Result<Endpoints> {
+    bind_unix_in(path, None)
+}
+
+fn bind_unix_in(path: &Path, directory: Option<TempDir>) -> Result<Endpoints> {
     let cannot = |error| Error::io(format!("cannot listen on '{}'", path.display()), error);
     let length = path.as_os_str().len();
     if length > UNIX_PATH_MAX {
@@ -114,11 +132,13 @@ fn bind_unix(path: &Path, directory: Option<TempDir>) -> Result<Endpoints> {
     let file = SocketFile {
         path: std::path::absolute(path).map_err(cannot)?,
         id: (made.dev(), made.ino()),
+        keep: false,
     };
     Ok(Endpoints {
         sockets: vec![listener.into()],
         uri: format!("nbd+unix:///?socket={}", percent_encode(&file.path)),
         port: None,
+        path: Some(file.path.clone()),
         file: Some(file),
         _directory: directory,
     })
@@ -145,15 +165,19 @@ fn in_the_way(path: &Path) -> Error {
     }
 }
 
-/// Binds a socket in a directory that only this user can enter.
-fn bind_private() -> Result<Endpoints> {
-    let mut parent = std::env::temp_dir();
+/// Binds a socket in a directory of its own in `parent`, called `prefix` and six letters, that only
+/// this user can enter.
+///
+/// # Errors
+/// The directory cannot be made.
+pub fn bind_private(parent: PathBuf, prefix: &str) -> Result<Endpoints> {
+    let mut parent = parent;
     // The directory and the socket add at most this much to the name.
-    if parent.as_os_str().len() + "/blkit-XXXXXX/socket".len() > UNIX_PATH_MAX {
+    if parent.as_os_str().len() + prefix.len() + "/XXXXXX/socket".len() > UNIX_PATH_MAX {
         parent = "/tmp".into();
     }
     let directory = tempfile::Builder::new()
-        .prefix("blkit-")
+        .prefix(prefix)
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(&parent)
         .map_err(|error| {
@@ -161,27 +185,32 @@ fn bind_private() -> Result<Endpoints> {
             Error::io(what, error).hint("TMPDIR says where private sockets go")
         })?;
     let path = directory.path().join("socket");
-    bind_unix(&path, Some(directory))
+    bind_unix_in(&path, Some(directory))
 }
 
-fn bind_tcp(addresses: &[IpAddr], port: u16) -> Result<Endpoints> {
-    const LOOPBACK: [IpAddr; 2] = [
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::LOCALHOST),
-    ];
-    let by_default = addresses.is_empty();
-    let addresses = if by_default { &LOOPBACK } else { addresses };
+/// The addresses that only this host reaches.
+pub const LOOPBACK: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
+
+/// Binds one TCP port of all these addresses. With `lenient`, those that this host does not have are
+/// left out, as long as one is there.
+///
+/// # Errors
+/// An address that cannot be used, or is in use.
+pub fn bind_tcp(addresses: &[IpAddr], port: u16, lenient: bool) -> Result<Endpoints> {
     // A port that is free on one address may be taken on the next: then the system picks another.
     let mut tries = if port == 0 { 16 } else { 1 };
     let (listeners, port) = loop {
         tries -= 1;
-        match bind_all(addresses, port, by_default) {
+        match bind_all(addresses, port, lenient) {
             Err(error) if tries > 0 && error.kind() == ErrorKind::Busy => {}
             done => break done?,
         }
     };
     let host = match addresses.first() {
-        Some(address) if !by_default && !address.is_unspecified() => *address,
+        Some(address) if !address.is_unspecified() => *address,
         _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     let host = match host {
@@ -199,6 +228,7 @@ fn bind_tcp(addresses: &[IpAddr], port: u16) -> Result<Endpoints> {
         sockets: listeners.into_iter().map(OwnedFd::from).collect(),
         uri,
         port: Some(port),
+        path: None,
         file: None,
         _directory: None,
     })
@@ -208,11 +238,13 @@ fn bind_tcp(addresses: &[IpAddr], port: u16) -> Result<Endpoints> {
 /// host does not have are left out, as long as one is there.
 fn bind_all(addresses: &[IpAddr], port: u16, lenient: bool) -> Result<(Vec<TcpListener>, u16)> {
     let mut listeners = Vec::with_capacity(addresses.len());
+    // Alone, the unspecified address of IPv6 stands for both families.
+    let v6_only = addresses.iter().any(IpAddr::is_ipv4);
     let mut port = port;
     let mut missing = None;
     for &address in addresses {
         let address = SocketAddr::new(address, port);
-        match TcpListener::bind(address) {
+        match bind_one(address, v6_only) {
             Ok(listener) => {
                 let bound = listener.local_addr();
                 port = bound
@@ -228,6 +260,29 @@ fn bind_all(addresses: &[IpAddr], port: u16, lenient: bool) -> Result<(Vec<TcpLi
         Some((address, error)) if listeners.is_empty() => Err(tcp_error(address, error)),
         _ => Ok((listeners, port)),
     }
+}
+
+fn bind_one(address: SocketAddr, v6_only: bool) -> io::Result<TcpListener> {
+    if !v6_only || address.is_ipv4() {
+        return TcpListener::bind(address);
+    }
+    let (family, flags) = (AddressFamily::INET6, SocketFlags::CLOEXEC);
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_ipv6_v6only(&socket, true)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, 128)?;
+    Ok(socket.into())
+}
+
+/// Listens on a port of AF_VSOCK, for the virtual machines of this host and this host itself.
+///
+/// # Errors
+/// The kernel has no vsock, or the port is in use.
+pub fn bind_vsock(port: u32) -> Result<Endpoints> {
+    let socket = reactor::daemon::listen_vsock(port)
+        .map_err(|error| Error::io(format!("cannot listen on vsock port {port}"), error))?;
+    Ok(Endpoints::of_sockets(vec![socket]))
 }
 
 /// This host has no such address: no IPv6, or no loopback in a container.
@@ -250,7 +305,7 @@ fn tcp_error(address: SocketAddr, error: io::Error) -> Error {
 }
 
 /// The path as the value of a URI's query (RFC 3986, section 3.4).
-fn percent_encode(path: &Path) -> String {
+pub fn percent_encode(path: &Path) -> String {
     let mut text = String::new();
     for &byte in path.as_os_str().as_bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
@@ -270,14 +325,14 @@ mod tests {
     fn a_socket_file_goes_with_its_server() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a b%");
-        let endpoints = bind_unix(&path, None).expect("binds");
+        let endpoints = bind_unix(&path).expect("binds");
         assert!(path.exists());
         assert!(
             endpoints.uri().ends_with("/a%20b%25"),
             "{}",
             endpoints.uri()
         );
-        let error = bind_unix(&path, None).err().expect("in use");
+        let error = bind_unix(&path).err().expect("in use");
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(
             error
@@ -293,7 +348,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("s");
         drop(UnixListener::bind(&path).expect("binds"));
-        let error = bind_unix(&path, None).err().expect("stale");
+        let error = bind_unix(&path).err().expect("stale");
         assert!(
             error
                 .hint_text()
@@ -303,7 +358,7 @@ mod tests {
         std::fs::remove_file(&path).expect("removes");
 
         std::fs::write(&path, "x").expect("writes");
-        let error = bind_unix(&path, None).err().expect("a file");
+        let error = bind_unix(&path).err().expect("a file");
         assert!(
             error
                 .hint_text()
@@ -313,7 +368,7 @@ mod tests {
         std::fs::remove_file(&path).expect("removes");
 
         // Replaced while the server ran: not ours any more.
-        let endpoints = bind_unix(&path, None).expect("binds");
+        let endpoints = bind_unix(&path).expect("binds");
         std::fs::rename(directory.path().join("s"), directory.path().join("t")).expect("renames");
         std::fs::write(&path, "x").expect("writes");
         drop(endpoints);
@@ -322,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_private_socket_goes_with_its_directory() {
-        let endpoints = bind_private().expect("binds");
+        let endpoints = bind_private(std::env::temp_dir(), "blkit-").expect("binds");
         let socket = endpoints.unix_socket().expect("a path").to_owned();
         let directory = socket.parent().expect("a parent");
         let mode = directory.metadata().expect("exists").mode();
@@ -334,31 +389,31 @@ mod tests {
     #[test]
     fn long_paths_are_refused_with_numbers() {
         let path = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
-        let error = bind_unix(&path, None).err().expect("too long");
+        let error = bind_unix(&path).err().expect("too long");
         assert!(error.chain().contains("125 bytes"), "{error:?}");
         assert!(error.chain().contains("107"), "{error:?}");
     }
 
     #[test]
     fn port_zero_is_one_port_on_all_addresses() {
-        let mut endpoints = bind_tcp(&[], 0).expect("binds");
+        let mut endpoints = bind_tcp(&LOOPBACK, 0, true).expect("binds");
         let port = endpoints.port().expect("a port");
         assert_ne!(port, 0);
         assert_eq!(endpoints.uri(), format!("nbd://localhost:{port}"));
         let sockets = endpoints.take_sockets();
         assert!((1..=2).contains(&sockets.len()));
-        let error = bind_tcp(&[], port).err().expect("in use");
+        let error = bind_tcp(&LOOPBACK, port, true).err().expect("in use");
         assert_eq!(error.kind(), ErrorKind::Busy);
         assert!(error.hint_text().is_some_and(|hint| hint.contains("-p 0")));
         drop(sockets);
-        bind_tcp(&["127.0.0.1".parse().expect("an address")], port).expect("free again");
+        bind_tcp(&LOOPBACK[..1], port, false).expect("free again");
     }
 
     #[test]
     fn an_address_of_another_host_is_refused() {
         // TEST-NET-1 (RFC 5737): nobody has it.
         let elsewhere = ["192.0.2.1".parse().expect("an address")];
-        let error = bind_tcp(&elsewhere, 0).err().expect("not ours");
+        let error = bind_tcp(&elsewhere, 0, false).err().expect("not ours");
         assert!(error.chain().contains("192.0.2.1"), "{error:?}");
     }
 }

@@ -12,7 +12,6 @@ use std::{
         ffi::{OsStrExt, OsStringExt},
         process::{CommandExt, ExitStatusExt},
     },
-    path::Path,
     process::{Child, Command, ExitCode, ExitStatus},
 };
 
@@ -21,13 +20,24 @@ use reactor::process::{self, Ended, Signals};
 
 use super::listen::Endpoints;
 
-/// Runs `command` while the server in the process `server` lives; the server says on `ready` that
+/// A command, and what it is told.
+pub struct Captive {
+    /// For `/bin/sh -c`.
+    pub command: OsString,
+    /// Shell variables: set in front of the command, not exported, so that they cannot change what
+    /// the programs that it starts do.
+    pub variables: Vec<(&'static str, OsString)>,
+    /// Tells the user something.
+    pub tell: fn(&str),
+}
+
+/// Runs `captive` while the server in the process `server` lives; the server says on `ready` that
 /// clients may connect. Returns the command's status.
 ///
 /// # Errors
 /// The server did not start (it has said why), or the command could not be run.
 pub fn run(
-    command: &str,
+    captive: &Captive,
     mut endpoints: Endpoints,
     server: i32,
     mut ready: PipeReader,
@@ -48,25 +58,25 @@ pub fn run(
             Err(error) => Err(Error::io("the server did not start", error)),
         };
     }
-    let status = run_command(command, &endpoints);
+    let status = run_command(captive);
     // It may have died already: its status tells.
     let _ = process::send_signal(server, process::TERMINATE);
     let ended = process::wait_for(server)
         .map_err(|error| Error::io("cannot wait for the server", error))?;
     let status = status?;
-    Ok(ExitCode::from(exit_status(status, ended)))
+    Ok(ExitCode::from(exit_status(status, ended, captive.tell)))
 }
 
 /// The status to exit with: the command's; if that is 0, the server's.
-fn exit_status(command: ExitStatus, server: Ended) -> u8 {
+fn exit_status(command: ExitStatus, server: Ended, tell: fn(&str)) -> u8 {
     if let Some(signal) = command.signal() {
-        eprintln!("blkit: the command was killed by signal {signal}");
+        tell(&format!("external command was killed by signal {signal}"));
         return 128u8.wrapping_add(signal as u8);
     }
     match (command.code().unwrap_or(1), server) {
         (0, Ended::Exited(status)) => status as u8,
         (0, Ended::Killed(signal)) => {
-            eprintln!("blkit: signal {signal} killed the server");
+            tell(&format!("signal {signal} killed the server"));
             128u8.wrapping_add(signal as u8)
         }
         (status, _) => status as u8,
@@ -74,7 +84,7 @@ fn exit_status(command: ExitStatus, server: Ended) -> u8 {
 }
 
 /// Runs the command to its end, and passes on to it the signals that ask us to end.
-fn run_command(command: &str, endpoints: &Endpoints) -> Result<ExitStatus> {
+fn run_command(captive: &Captive) -> Result<ExitStatus> {
     let cannot = |error: io::Error| Error::io("cannot run the command", error);
     let mut wanted = process::TERMINATION.to_vec();
     wanted.push(process::CHILD);
@@ -82,7 +92,7 @@ fn run_command(command: &str, endpoints: &Endpoints) -> Result<ExitStatus> {
     process::block_signals(&wanted).map_err(cannot)?;
     let signals = Signals::new(&wanted).map_err(cannot)?;
     let mut shell = Command::new("/bin/sh");
-    shell.arg0("sh").arg("-c").arg(script(command, endpoints));
+    shell.arg0("sh").arg("-c").arg(captive.script());
     let mut child: Child = process::with_clean_signals(&mut shell)
         .spawn()
         .map_err(cannot)?;
@@ -99,29 +109,22 @@ fn run_command(command: &str, endpoints: &Endpoints) -> Result<ExitStatus> {
     }
 }
 
-/// The command with its variables set in front: shell variables, not exported ones, so that they
-/// cannot change what the programs it starts do.
-fn script(command: &str, endpoints: &Endpoints) -> OsString {
-    let port = endpoints.port().map(|port| port.to_string());
-    let socket = endpoints.unix_socket().map(Path::as_os_str);
-    let variables = [
-        ("uri", OsStr::new(endpoints.uri())),
-        ("nbd", OsStr::new(endpoints.uri())),
-        ("port", OsStr::new(port.as_deref().unwrap_or_default())),
-        ("unixsocket", socket.unwrap_or_default()),
-    ];
-    let mut script = OsString::new();
-    for (name, value) in variables {
-        script.push(format!("{name}="));
-        script.push(quote(value));
-        script.push("\n");
+impl Captive {
+    /// The command with its variables set in front.
+    fn script(&self) -> OsString {
+        let mut script = OsString::new();
+        for (name, value) in &self.variables {
+            script.push(format!("{name}="));
+            script.push(quote(value));
+            script.push("\n");
+        }
+        script.push(&self.command);
+        script
     }
-    script.push(command);
-    script
 }
 
 /// A word of the shell that means `text`.
-fn quote(text: &OsStr) -> OsString {
+pub fn quote(text: &OsStr) -> OsString {
     let mut word = b"'".to_vec();
     for &byte in text.as_bytes() {
         match byte {
@@ -154,11 +157,14 @@ mod tests {
     #[test]
     fn the_command_s_status_counts_first() {
         let exited = |status: i32| ExitStatus::from_raw(status << 8);
-        assert_eq!(exit_status(exited(0), Ended::Exited(0)), 0);
-        assert_eq!(exit_status(exited(7), Ended::Exited(0)), 7);
-        assert_eq!(exit_status(exited(7), Ended::Killed(9)), 7);
-        assert_eq!(exit_status(exited(0), Ended::Exited(1)), 1);
-        assert_eq!(exit_status(exited(0), Ended::Killed(9)), 137);
-        assert_eq!(exit_status(ExitStatus::from_raw(9), Ended::Exited(0)), 137);
+        assert_eq!(exit_status(exited(0), Ended::Exited(0), |_| {}), 0);
+        assert_eq!(exit_status(exited(7), Ended::Exited(0), |_| {}), 7);
+        assert_eq!(exit_status(exited(7), Ended::Killed(9), |_| {}), 7);
+        assert_eq!(exit_status(exited(0), Ended::Exited(1), |_| {}), 1);
+        assert_eq!(exit_status(exited(0), Ended::Killed(9), |_| {}), 137);
+        assert_eq!(
+            exit_status(ExitStatus::from_raw(9), Ended::Exited(0), |_| {}),
+            137
+        );
     }
 }
