@@ -357,7 +357,7 @@ fn sockets_may_be_handed_over() {
     let script = "import os, socket, sys\n\
                   s = socket.socket(socket.AF_UNIX)\n\
                   s.bind('s'); s.listen()\n\
-                  os.dup2(s.fileno(), 3)\n\
+                  os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n\
                   os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
                   os.execv(sys.argv[1], sys.argv[1:])\n";
     let program = ours(&place, &[]).get_program().to_owned();
