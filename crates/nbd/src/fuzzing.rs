@@ -58,6 +58,7 @@ fn server_run(setup: &[u8; 3], stream: &[u8], piece: usize) -> Vec<String> {
         fixed_newstyle: !bit(0) || !bit(1),
         no_zeroes: bit(1),
         structured_replies: !bit(2) || !bit(3),
+        meta_contexts: setup[2] < 0xc0,
         extended_headers: !bit(3),
         require_extended_headers: bit(4) && bit(5),
         list: !bit(5) || bit(4),
@@ -75,6 +76,7 @@ fn server_run(setup: &[u8; 3], stream: &[u8], piece: usize) -> Vec<String> {
         ][usize::from(setup[1] & 3)],
     };
     let mut handshake = Handshake::new(options);
+    let mut left = stream.len();
     let (mut trace, mut out) = (vec![format!("{:?}", handshake.greeting())], Vec::new());
     for mut bytes in stream.chunks(piece) {
         loop {
@@ -88,12 +90,13 @@ fn server_run(setup: &[u8; 3], stream: &[u8], piece: usize) -> Vec<String> {
             };
             assert!(handshake.buffered() <= limits::MAX_OPTION_DATA as usize);
             bytes = &bytes[consumed..];
+            left -= consumed;
             let Some(event) = event else {
                 assert!(bytes.is_empty(), "bytes were left without an event");
                 break;
             };
             trace.push(format!("{event:?}"));
-            match answer(&mut handshake, event, setup[1], &mut out) {
+            match answer(&mut handshake, event, setup[1], left, &mut out) {
                 Ok(false) => {}
                 end => {
                     trace.push(format!("{end:?} {out:?}"));
@@ -110,11 +113,12 @@ fn server_run(setup: &[u8; 3], stream: &[u8], piece: usize) -> Vec<String> {
     trace
 }
 
-/// Answers as a driver would; true at the end.
+/// Answers as a driver would; true at the end. `left` is how much of the stream is still to come.
 fn answer(
     handshake: &mut Handshake,
     event: Event,
     choice: u8,
+    left: usize,
     out: &mut Vec<u8>,
 ) -> Result<bool, Violation> {
     let no = || Refused::new(proto::REP_ERR_UNKNOWN, "no such export");
@@ -143,8 +147,18 @@ fn answer(
             handshake.answer_contexts(if found { Ok(&contexts) } else { Err(no()) }, out);
         }
         Event::StartTls => {
-            let answer = if choice & 4 == 0 { Ok(()) } else { Err(no()) };
-            handshake.answer_start_tls(answer, 0, out)?;
+            let granted = choice & 4 == 0;
+            // What follows comes through TLS, or in the clear.
+            let unread = if choice & 8 == 0 { 0 } else { left };
+            let answer = if granted { Ok(()) } else { Err(no()) };
+            let answered = handshake.answer_start_tls(answer, unread, out);
+            assert_eq!(answered.is_err(), granted && unread != 0);
+            answered?;
+            assert_eq!(handshake.tls(), granted);
+            assert!(
+                !granted || handshake.is_fresh(),
+                "something survived STARTTLS"
+            );
         }
         Event::Abort => return Ok(true),
     }

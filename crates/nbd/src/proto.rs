@@ -24,6 +24,8 @@ pub const EXTENDED_REPLY_MAGIC: u32 = 0x6e8a_278c;
 
 /// Length of a newstyle greeting: two magics and the handshake flags.
 pub const GREETING_LEN: usize = 18;
+/// Length of an oldstyle greeting: two magics, size, flags and 124 zero bytes.
+pub const OLDSTYLE_LEN: usize = 152;
 /// Length of an option's header: magic, option, length of the data.
 pub const OPTION_HEADER_LEN: usize = 16;
 /// Length of an option reply's header: magic, option, reply type, length of the data.

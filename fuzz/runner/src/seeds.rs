@@ -41,6 +41,14 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
                 "nbd_handshake" => {
                     // 2: a server with all options; the client's choice is in the other bits.
                     seeds.insert([&[2, 0, setup[2]], &*session.to_server].concat());
+                    // A server with TLS, offered and required; what comes behind STARTTLS comes
+                    // through TLS, or (8) in the clear.
+                    if setup[0] >> 4 & 3 != 0 {
+                        for (tls, choice) in [(1, 0), (2, 0), (2, 8)] {
+                            let setup = [2 | tls << 6, choice, setup[2]];
+                            seeds.insert([&setup[..], &*session.to_server].concat());
+                        }
+                    }
                     seeds.insert([&setup[..], &session.to_client].concat());
                 }
                 "nbd_client" => {

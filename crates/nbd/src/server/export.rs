@@ -16,6 +16,9 @@ pub struct ServerOptions {
     /// Grant `OPT_STRUCTURED_REPLY`. Off (`--no-sr`), there is no block status either, unless
     /// extended headers are granted.
     pub structured_replies: bool,
+    /// Grant `OPT_LIST_META_CONTEXT` and `OPT_SET_META_CONTEXT`. Off (`--no-mc`), they are unknown,
+    /// as to a server of the time before them, and there is no block status.
+    pub meta_contexts: bool,
     /// Grant `OPT_EXTENDED_HEADERS`.
     pub extended_headers: bool,
     /// Refuse clients without extended headers.
@@ -35,6 +38,7 @@ impl Default for ServerOptions {
             fixed_newstyle: true,
             no_zeroes: true,
             structured_replies: true,
+            meta_contexts: true,
             extended_headers: true,
             require_extended_headers: false,
             list: true,

@@ -297,6 +297,11 @@ impl Handshake {
         Ok(())
     }
 
+    /// Nothing is agreed on and nothing is held.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.mode == Mode::Simple && self.selected.is_none() && self.partial.is_empty()
+    }
+
     /// Bytes held back until the rest of their option comes.
     pub(crate) fn buffered(&self) -> usize {
         self.partial.len()
@@ -506,6 +511,10 @@ impl Handshake {
                 Ok(Some((Due::Open(request.clone()), Event::Open(request))))
             }
             proto::OPT_LIST_META_CONTEXT | proto::OPT_SET_META_CONTEXT => {
+                if !self.options.meta_contexts {
+                    let text = "metadata contexts are off";
+                    return Err(Refused::new(proto::REP_ERR_UNSUP, text));
+                }
                 let data = data.ok_or_else(too_big)?;
                 let list = option == proto::OPT_LIST_META_CONTEXT;
                 let request = options::contexts(data, list)?;

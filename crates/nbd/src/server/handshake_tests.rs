@@ -656,6 +656,46 @@ fn contexts_need_chunks() {
 }
 
 #[test]
+fn contexts_can_be_off() {
+    let mut handshake = started(ServerOptions {
+        meta_contexts: false,
+        ..ServerOptions::default()
+    });
+    code(&mut handshake, OPT_STRUCTURED_REPLY, b"");
+    let data = context_data("", &["base:allocation"]);
+    for number in [OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT] {
+        assert_eq!(code(&mut handshake, number, &data), REP_ERR_UNSUP);
+    }
+    let negotiated = go(&mut handshake, "", FLAG_BLOCK_STATUS_PAYLOAD);
+    assert_eq!(
+        (negotiated.mode, negotiated.served.contexts),
+        (Mode::Structured, 0)
+    );
+}
+
+#[test]
+fn without_chunks_there_is_no_df_and_no_block_status() {
+    let mut handshake = started(ServerOptions {
+        structured_replies: false,
+        extended_headers: false,
+        ..ServerOptions::default()
+    });
+    for number in [OPT_STRUCTURED_REPLY, OPT_EXTENDED_HEADERS] {
+        assert_eq!(code(&mut handshake, number, b""), REP_ERR_UNSUP);
+    }
+    let data = context_data("", &["base:allocation"]);
+    assert_eq!(
+        code(&mut handshake, OPT_SET_META_CONTEXT, &data),
+        REP_ERR_INVALID
+    );
+    let negotiated = go(&mut handshake, "", FLAG_SEND_DF);
+    assert_eq!(
+        (negotiated.mode, negotiated.served.flags),
+        (Mode::Simple, FLAG_HAS_FLAGS)
+    );
+}
+
+#[test]
 fn listing_contexts() {
     let table: [(&[&str], &[usize]); 6] = [
         (&[], &[0, 1, 2]),
