@@ -121,6 +121,8 @@ pub struct Client {
     pub tls: bool,
     /// Who it proved to be: the PSK user or the certificate's distinguished name.
     pub identity: Option<String>,
+    /// Who issued that certificate: a distinguished name.
+    pub issuer: Option<String>,
 }
 
 /// Everything an open needs to know.

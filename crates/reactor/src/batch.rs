@@ -121,6 +121,29 @@ impl SendBatch {
         (self.len, self.next, self.gone) = (0, 0, 0);
     }
 
+    /// Moves up to `most` bytes to the end of `out`, for who has to change them before they are
+    /// sent. Returns how many; 0 when nothing is left. What is moved is gone from the front, and
+    /// the batch still has to be cleared in the end.
+    pub fn drain_to(&mut self, out: &mut Vec<u8>, most: usize) -> usize {
+        let mut left = most;
+        while left > 0
+            && let Some(part) = self.parts.get(self.next)
+        {
+            let n = (part.len() - self.gone).min(left as u64) as usize;
+            match part {
+                Part::Head { at, .. } => {
+                    let at = *at + self.gone as usize;
+                    out.extend_from_slice(&self.heads[at..at + n]);
+                }
+                Part::Mem(mem) => append(out, mem, self.gone as usize, n),
+                Part::Zeroes(_) => out.resize(out.len() + n, 0),
+            }
+            left -= n;
+            self.advance(n);
+        }
+        most - left
+    }
+
     /// The bytes as a new vector: for tests and simulated connections.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len as usize);
@@ -182,6 +205,19 @@ impl SendBatch {
     /// Everything is sent.
     pub(crate) fn is_sent(&self) -> bool {
         self.next == self.parts.len()
+    }
+}
+
+/// Copies a range of memory behind what `out` holds.
+fn append(out: &mut Vec<u8>, mem: &SharedMem, at: usize, len: usize) {
+    let range = mem.slice(at, len);
+    out.reserve(len);
+    // SAFETY: `range` is alive and `len` bytes long; the vector has room for as many behind its
+    // end, and is nobody else's.
+    unsafe {
+        let end = out.as_mut_ptr().add(out.len());
+        std::ptr::copy_nonoverlapping(range.as_ptr(), end, len);
+        out.set_len(out.len() + len);
     }
 }
 
@@ -273,6 +309,23 @@ mod tests {
         }
         batch.clear();
         assert!(batch.is_empty() && batch.is_sent());
+    }
+
+    #[test]
+    fn draining_gives_the_same_bytes_in_any_steps() {
+        for step in 1..=12 {
+            let mut batch = SendBatch::new();
+            batch.push_head(b"abcd");
+            batch.push_mem(SharedMem::of_static(b"efg"));
+            batch.push_zeroes(3);
+            batch.push_head(b"h");
+            let mut out = b">".to_vec();
+            while batch.drain_to(&mut out, step) > 0 {}
+            assert_eq!(out, b">abcdefg\0\0\0h");
+            assert!(batch.is_sent());
+            batch.clear();
+            assert!(batch.is_empty());
+        }
     }
 
     #[test]

@@ -621,6 +621,16 @@ impl RecvBuf {
         self.end += n;
     }
 
+    /// Copies bytes behind the received ones, as many as there is room for. Returns how many.
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.room());
+        // SAFETY: n bytes of room lie behind `end`, which nobody but us writes or reads (type
+        // contract), so they cannot overlap with what the caller borrows.
+        unsafe { copy(bytes.as_ptr(), self.spare_ptr(), n) }
+        self.filled(n);
+        n
+    }
+
     /// Starts again at the front of the chunk when everything was consumed and nothing handed out
     /// is still referenced. Says whether it could.
     pub fn rewind(&mut self) -> bool {
@@ -650,6 +660,19 @@ impl RecvBuf {
 mod tests {
     use super::*;
     use crate::data::ChunkPool;
+
+    #[test]
+    fn receive_buffers_take_what_fits() {
+        let pool = ChunkPool::default();
+        let mut buf = RecvBuf::new(pool.take(512));
+        let room = buf.room();
+        assert_eq!(buf.write(b"ab"), 2);
+        let handed_out = buf.take(1);
+        assert_eq!(buf.write(&vec![b'c'; room]), room - 2);
+        assert_eq!((buf.room(), buf.write(b"d")), (0, 0));
+        assert_eq!((&buf.data()[..2], buf.data().len()), (&b"bc"[..], room - 1));
+        assert_eq!(handed_out.to_vec(), b"a");
+    }
 
     #[test]
     fn iov_copies_across_segments() {

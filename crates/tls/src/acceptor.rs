@@ -1,0 +1,84 @@
+//! The credentials of a server, kept fresh.
+
+use std::sync::{Mutex, PoisonError};
+
+use openssl::ssl::{Ssl, SslContext};
+
+use crate::{
+    Config, Error, Session, context,
+    files::{Files, Stamp},
+    priority::Policy,
+};
+
+/// What a server proves itself by and whom it lets in. Shared by all threads; see the
+/// [crate](crate) for its promises.
+pub struct Acceptor {
+    files: Files,
+    policy: Policy,
+    verify_peer: bool,
+    current: Mutex<Current>,
+}
+
+/// What the files said when they looked like that.
+struct Current {
+    stamp: Stamp,
+    context: Result<SslContext, Error>,
+}
+
+impl Acceptor {
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCertificates`], [`Error::Priority`], [`Error::File`]: what a server should not be
+    /// started with.
+    pub fn new(config: Config) -> Result<Acceptor, Error> {
+        let policy = Policy::parse(config.priority.as_deref().unwrap_or("NORMAL"))?;
+        let files = Files::of(&config)?;
+        let stamp = files.stamp();
+        let context = context::load(&files, &policy, config.verify_peer)?;
+        Ok(Acceptor {
+            files,
+            policy,
+            verify_peer: config.verify_peer,
+            current: Mutex::new(Current {
+                stamp,
+                context: Ok(context),
+            }),
+        })
+    }
+
+    /// A session for a client that is about to start TLS. Looks at the files, and reads them again
+    /// if they have changed: not for a thread that must not wait.
+    ///
+    /// # Errors
+    ///
+    /// The files were changed, and cannot be used. That is logged once for every change.
+    pub fn accept(&self) -> Result<Session, Error> {
+        let context = self.context()?;
+        Session::new(Ssl::new(&context)?)
+    }
+
+    fn context(&self) -> Result<SslContext, Error> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.files.stamp();
+        if stamp != current.stamp {
+            let context = context::load(&self.files, &self.policy, self.verify_peer);
+            match &context {
+                Ok(_) => tracing::info!("TLS credentials were read again"),
+                Err(error) => tracing::error!("TLS is refused until this is mended: {error}"),
+            }
+            *current = Current { stamp, context };
+        }
+        current.context.clone()
+    }
+}
+
+impl std::fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Acceptor")
+            .field("files", &self.files)
+            .field("verify_peer", &self.verify_peer)
+            .finish_non_exhaustive()
+    }
+}
