@@ -96,6 +96,14 @@ pub const RULES: &[Rule] = &[
         why: "protocols are state machines over bytes: any program can use them without our block layer",
     },
     Rule {
+        name: "tls-alone",
+        check: Imports {
+            of: &["tls"],
+            may: Only(&[]),
+        },
+        why: "TLS is a machine over bytes, and a gate for one heavy dependency",
+    },
+    Rule {
         name: "reactor-imports",
         check: Imports {
             of: &["reactor"],
@@ -131,7 +139,7 @@ pub const RULES: &[Rule] = &[
         name: "exports-imports",
         check: Imports {
             of: &["exports"],
-            may: Only(&["block", "reactor", "nbd", "virtio", "config"]),
+            may: Only(&["block", "reactor", "nbd", "virtio", "tls", "config"]),
         },
         why: "exports serve any device and never know sources: the block layer is all between them",
     },
@@ -224,6 +232,14 @@ pub const RULES: &[Rule] = &[
             scope: Only(&["reactor", "source-*"]),
         },
         why: "one event loop: tokio lives behind the reactor's bridge and in the heavy sources",
+    },
+    Rule {
+        name: "openssl-named-places",
+        check: Packages {
+            names: &["openssl", "openssl-*", "rustls", "rustls-*", "native-tls"],
+            scope: Only(&["tls", "source-*"]),
+        },
+        why: "one library for TLS, behind one crate; sources of the net bring their own client",
     },
     Rule {
         name: "no-system-calls",

@@ -19,11 +19,12 @@ use nbd::{
     proto::Mode,
     server::{Context, Negotiated, Served},
 };
-use reactor::{SendBatch, Stream};
+use reactor::SendBatch;
 
 use super::{
     server::{Ask, Counters, Membership},
     session::Session,
+    transport::Transport,
 };
 
 pub(super) struct Connection {
@@ -31,7 +32,7 @@ pub(super) struct Connection {
     pub queue: Rc<dyn Queue>,
     pub served: Cell<Served>,
     pub contexts: Vec<Context>,
-    pub stream: Stream,
+    pub transport: Transport,
     server: Arc<super::Server>,
     control: Arc<super::server::Control>,
     out: RefCell<Out>,
@@ -73,7 +74,7 @@ pub(super) struct Credits {
 impl Connection {
     pub fn new(
         session: &Session<'_>,
-        stream: Stream,
+        transport: Transport,
         queue: Rc<dyn Queue>,
         device: &Arc<dyn Device>,
         negotiated: Negotiated,
@@ -81,10 +82,11 @@ impl Connection {
         let Membership {
             server, control, ..
         } = session.member;
-        stream.set_buffers(server.options.send_buffer, 0);
-        stream.set_nodelay(true);
+        let socket = transport.stream();
+        socket.set_buffers(server.options.send_buffer, 0);
+        socket.set_nodelay(true);
         if server.options.keep_alive {
-            stream.set_keepalive(true);
+            socket.set_keepalive(true);
         }
         Rc::new_cyclic(|this: &Weak<Connection>| {
             // The size a client may address follows the device's. (Telling the client needs the
@@ -107,7 +109,7 @@ impl Connection {
                 queue,
                 served: Cell::new(negotiated.served),
                 contexts: negotiated.contexts,
-                stream,
+                transport,
                 server: server.clone(),
                 control: control.clone(),
                 out: RefCell::new(Out {
@@ -179,7 +181,7 @@ impl Connection {
             self.break_off();
         }
         self.wait_until(|conn| conn.used.get().requests == 0).await;
-        let mut flush = pin!(self.stream.flush());
+        let mut flush = pin!(self.transport.stream().flush());
         std::future::poll_fn(|cx| match self.asked() {
             Ask::Close => Poll::Ready(()),
             _ => flush.as_mut().poll(cx).map(drop),
@@ -231,7 +233,7 @@ impl Connection {
     /// Gives up the stream: nothing more is received or sent, replies are discarded.
     pub fn break_off(&self) {
         if !self.broken.replace(true) {
-            self.stream.shutdown();
+            self.transport.stream().shutdown();
             let mut out = self.out.borrow_mut();
             out.batch.clear();
             let credits = std::mem::take(&mut out.credits);
@@ -260,7 +262,7 @@ impl Connection {
         if out.batch.is_empty() {
             return self.bell.set(Bell::Still);
         }
-        match self.stream.try_send(std::mem::take(&mut out.batch)) {
+        match self.transport.try_send(std::mem::take(&mut out.batch)) {
             Ok(spare) => {
                 out.batch = spare;
                 let credits = std::mem::take(&mut out.credits);
@@ -291,7 +293,7 @@ impl Connection {
                 (batch, std::mem::take(&mut out.credits))
             };
             let sent;
-            (spare, sent) = self.stream.send(batch).await;
+            (spare, sent) = self.transport.send(batch).await;
             self.release(credits);
             if sent.is_err() {
                 self.break_off();

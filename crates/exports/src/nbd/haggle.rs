@@ -1,4 +1,7 @@
 //! Drives the handshake machine over a stream until both sides agree on an export.
+//!
+//! STARTTLS exchanges the stream below the machine. All that was known or opened before is forgotten
+//! by then: whoever asked for it in the clear may have been somebody else.
 
 use std::sync::Arc;
 
@@ -7,14 +10,15 @@ use nbd::{
     proto,
     server::{Event, Handshake, Negotiated, OpenRequest, Refused},
 };
-use reactor::{SendBatch, Stream};
+use reactor::SendBatch;
 
-use super::{info, server::Counters, session::Session};
+use super::{encrypted, info, server::Counters, session::Session, transport::Transport};
 
 /// What the two sides agreed on.
 pub(super) struct Haggled {
     pub device: Arc<dyn Device>,
     pub negotiated: Negotiated,
+    pub transport: Transport,
     /// May hold the first requests already.
     pub buf: RecvBuf,
 }
@@ -25,18 +29,22 @@ type Opened = Option<(String, Arc<dyn Device>)>;
 /// Returns `None` when the client left, broke the rules or cannot be served.
 pub(super) async fn haggle(
     session: &Session<'_>,
-    stream: &Stream,
-    buf: RecvBuf,
+    mut transport: Transport,
+    mut buf: RecvBuf,
 ) -> Option<Haggled> {
-    let mut machine = Handshake::new(session.member.server.options.protocol.clone());
+    let options = &session.member.server.options;
+    if options.oldstyle {
+        return oldstyle(session, transport, buf).await;
+    }
+    let mut machine = Handshake::new(options.negotiation());
     let mut opened: Opened = None;
-    let mut buf = send(stream, machine.greeting().to_vec())
-        .await
-        .then_some(buf)?;
+    if !send(&transport, machine.greeting().to_vec()).await {
+        return None;
+    }
     loop {
         if buf.data().is_empty() {
             buf.rewind();
-            let (back, received) = stream.recv(buf).await;
+            let (back, received) = transport.recv(buf).await;
             buf = back;
             if !received.is_ok_and(|n| n > 0) {
                 break;
@@ -56,33 +64,70 @@ pub(super) async fn haggle(
                 }
             }
         }
-        let sent = send(stream, out).await;
+        let sent = send(&transport, out).await;
         match verdict {
             Verdict::Go if sent => {}
+            Verdict::StartTls(tls) if sent => match start_tls(session, &transport, *tls).await {
+                Some(encrypted) => transport = encrypted,
+                None => break,
+            },
             Verdict::Serve(negotiated) if sent => {
                 let (_, device) = opened.take().expect("an export was opened");
                 return Some(Haggled {
                     device,
                     negotiated: *negotiated,
+                    transport,
                     buf,
                 });
             }
             _ => break,
         }
     }
+    transport.close();
     close(session, opened).await;
+    None
+}
+
+/// No haggling: the default export is opened, and told, right after accept.
+async fn oldstyle(session: &Session<'_>, transport: Transport, buf: RecvBuf) -> Option<Haggled> {
+    let server = &session.member.server;
+    let device = match session.open("").await {
+        Ok(device) => device,
+        Err(error) => {
+            Counters::add(&server.counters.refused);
+            let id = session.member.id;
+            tracing::debug!("client {id}: refused: {}", error.chain());
+            return None;
+        }
+    };
+    let info = info::export_info(&device.limits(), session.context("").access, "");
+    match ::nbd::server::oldstyle(&server.options.negotiation(), &info) {
+        Ok((greeting, negotiated)) => {
+            if send(&transport, greeting.to_vec()).await {
+                return Some(Haggled {
+                    device,
+                    negotiated,
+                    transport,
+                    buf,
+                });
+            }
+        }
+        Err(violation) => drop(broke_rules(session, &violation)),
+    }
+    close(session, Some((String::new(), device))).await;
     None
 }
 
 enum Verdict {
     Go,
     Leave,
+    StartTls(Box<tls::Session>),
     Serve(Box<Negotiated>),
 }
 
 fn broke_rules(session: &Session<'_>, violation: &nbd::Violation) -> Verdict {
     Counters::add(&session.member.server.counters.violations);
-    tracing::debug!("client {}: {violation}", session.client.id);
+    tracing::debug!("client {}: {violation}", session.member.id);
     Verdict::Leave
 }
 
@@ -97,8 +142,18 @@ async fn answer(
     match event {
         Event::Abort => return Verdict::Leave,
         Event::StartTls => {
-            let no = Refused::new(proto::REP_ERR_POLICY, "TLS is not configured");
-            let _ = machine.answer_start_tls(Err(no), unread, out);
+            let (tls, granted) = match credentials(session).await {
+                Ok(tls) => (Some(tls), Ok(())),
+                Err(refused) => (None, Err(refused)),
+            };
+            return match (machine.answer_start_tls(granted, unread, out), tls) {
+                (Err(violation), _) => broke_rules(session, &violation),
+                (Ok(()), None) => Verdict::Go,
+                (Ok(()), Some(tls)) => {
+                    close(session, opened.take()).await;
+                    Verdict::StartTls(Box::new(tls))
+                }
+            };
         }
         Event::List => {
             let listed = session
@@ -122,6 +177,44 @@ async fn answer(
         Event::Open(request) => return open(session, machine, &request, opened, out).await,
     }
     Verdict::Go
+}
+
+/// A fresh TLS session; reads files that have changed.
+async fn credentials(session: &Session<'_>) -> Result<tls::Session, Refused> {
+    let no = || Refused::new(proto::REP_ERR_POLICY, "TLS cannot be used at the moment");
+    let tls = &session.member.server.options.tls;
+    let acceptor = tls.acceptor().ok_or_else(no)?.clone();
+    let made = session.reactor.blocking(move || acceptor.accept()).await;
+    match made {
+        Ok(Ok(tls)) => Ok(tls),
+        Ok(Err(error)) => {
+            tracing::debug!("client {}: {error}", session.member.id);
+            Err(no())
+        }
+        Err(panicked) => {
+            tracing::error!("{panicked}");
+            Err(no())
+        }
+    }
+}
+
+/// Puts TLS between a client and the machine.
+async fn start_tls(
+    session: &Session<'_>,
+    transport: &Transport,
+    tls: tls::Session,
+) -> Option<Transport> {
+    match encrypted::accept(session.reactor, transport.stream().clone(), tls).await {
+        Ok((encrypted, peer)) => {
+            session.identify(peer);
+            Some(Transport::Tls(encrypted))
+        }
+        Err(error) => {
+            Counters::add(&session.member.server.counters.tls_failures);
+            tracing::debug!("client {}: {error}", session.member.id);
+            None
+        }
+    }
 }
 
 async fn open(
@@ -161,7 +254,7 @@ async fn close(session: &Session<'_>, opened: Opened) {
     if let Err(error) = device.close(session.reactor).await {
         tracing::warn!(
             "client {}: closing its device: {}",
-            session.client.id,
+            session.member.id,
             error.chain()
         );
     }
@@ -177,12 +270,12 @@ fn refused(error: block::Error) -> Refused {
     Refused::new(code, error.chain())
 }
 
-async fn send(stream: &Stream, bytes: Vec<u8>) -> bool {
+async fn send(transport: &Transport, bytes: Vec<u8>) -> bool {
     if bytes.is_empty() {
         return true;
     }
     let len = bytes.len();
     let mut batch = SendBatch::new();
     batch.push_mem(SharedMem::of_shared(SharedBuf::from_vec(bytes), 0, len));
-    stream.send(batch).await.1.is_ok()
+    transport.send(batch).await.1.is_ok()
 }

@@ -20,10 +20,8 @@ use super::{
     reply::Answer,
     server::{Ask, Counters},
     session::SMALL_BUFFER,
+    sizing::Sizing,
 };
-
-/// Receive buffer of a busy connection, in bytes.
-const LARGE_BUFFER: usize = 256 << 10;
 
 /// Room that is worth a receive, in bytes; with less the buffer is replaced.
 const LEAST_ROOM: usize = 2 << 10;
@@ -43,7 +41,7 @@ pub(super) async fn run(conn: &Rc<Connection>, buf: RecvBuf) {
         conn,
         buf,
         large_payloads: false,
-        full: 0,
+        sizing: Sizing::default(),
         burst: 0,
     };
     if reader.run().await.is_err() {
@@ -57,8 +55,7 @@ struct Reader<'a> {
     /// The last write did not fit the buffer: large ones are received in their own memory, so a
     /// large buffer would only add a copy.
     large_payloads: bool,
-    /// Receives in a row that filled the buffer, or (negative) left most of it empty.
-    full: i32,
+    sizing: Sizing,
     /// Bytes of reads since completions had their chance.
     burst: u64,
 }
@@ -281,7 +278,7 @@ impl Reader<'_> {
         iov.write(0, here);
         Copies::add(&self.conn.reactor.counters().bytes_copied, have as u64);
         self.buf.consume(have);
-        let (iov, received) = self.conn.stream.recv_exact(iov, have).await;
+        let (iov, received) = self.conn.transport.recv_exact(iov, have).await;
         received.map(|()| iov).map_err(|_| Lost)
     }
 
@@ -305,11 +302,9 @@ impl Reader<'_> {
     /// Makes the buffer ready for the next receive: rewound, or replaced by one of the right size.
     fn make_room(&mut self) {
         let capacity = self.buf.capacity();
-        let wanted = match self.full {
-            _ if self.large_payloads => SMALL_BUFFER,
-            2.. => (capacity * 4).min(LARGE_BUFFER),
-            ..=-16 => (capacity / 4).max(SMALL_BUFFER),
-            _ => capacity,
+        let wanted = match self.large_payloads {
+            true => SMALL_BUFFER,
+            false => self.sizing.wanted(capacity),
         };
         let rewound = self.buf.rewind();
         if wanted != capacity || (!rewound && self.buf.room() < LEAST_ROOM) {
@@ -318,7 +313,7 @@ impl Reader<'_> {
                 .buf
                 .move_to(self.conn.reactor.chunk(wanted.max(left + LEAST_ROOM)));
             Copies::add(&self.conn.reactor.counters().bytes_copied, copied as u64);
-            self.full = 0;
+            self.sizing.replaced();
         }
     }
 
@@ -329,7 +324,7 @@ impl Reader<'_> {
         let buf = std::mem::replace(&mut self.buf, small);
         let room = buf.room();
         let received = {
-            let mut receiving = pin!(conn.stream.recv(buf));
+            let mut receiving = pin!(conn.transport.recv(buf));
             std::future::poll_fn(|cx| {
                 if conn.asked() != Ask::Nothing {
                     return Poll::Ready(None);
@@ -342,18 +337,14 @@ impl Reader<'_> {
         self.buf = buf;
         self.burst = 0;
         let n = received.unwrap_or(0);
-        self.full = match self.full {
-            full if n == room => full.max(0) + 1,
-            full if n < room / 8 => full.min(0).saturating_sub(1),
-            _ => 0,
-        };
+        self.sizing.received(n, room);
         Some(n)
     }
 
     #[cold]
     fn violation(&self, violation: &nbd::Violation) -> Lost {
         Counters::add(&self.conn.counters().violations);
-        tracing::debug!("{}: {violation}", self.conn.stream.peer());
+        tracing::debug!("{}: {violation}", self.conn.transport.stream().peer());
         Lost
     }
 }

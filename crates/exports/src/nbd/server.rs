@@ -46,6 +46,7 @@ pub(super) struct Counters {
     pub refused: AtomicU64,
     pub timeouts: AtomicU64,
     pub violations: AtomicU64,
+    pub tls_failures: AtomicU64,
     pub request_errors: AtomicU64,
 }
 
@@ -66,6 +67,8 @@ pub struct Stats {
     pub timeouts: u64,
     /// Connections closed for a violation of the protocol.
     pub violations: u64,
+    /// Clients that TLS did not let in.
+    pub tls_failures: u64,
     /// Requests answered with an error.
     pub request_errors: u64,
 }
@@ -211,6 +214,7 @@ impl Server {
             refused,
             timeouts,
             violations,
+            tls_failures,
             request_errors,
         } = &self.counters;
         Stats {
@@ -218,6 +222,7 @@ impl Server {
             refused: get(refused),
             timeouts: get(timeouts),
             violations: get(violations),
+            tls_failures: get(tls_failures),
             request_errors: get(request_errors),
         }
     }

@@ -1,6 +1,6 @@
 //! One client from hello to goodbye.
 
-use std::{future::Future, pin::pin, sync::Arc, task::Poll};
+use std::{cell::RefCell, future::Future, pin::pin, sync::Arc, task::Poll};
 
 use block::{Access, Client, Device, Normalize, OpenContext, Reactor, RecvBuf};
 use nbd::server::Negotiated;
@@ -11,6 +11,7 @@ use super::{
     haggle::{Haggled, haggle},
     reader,
     server::{Ask, Counters, Membership},
+    transport::Transport,
 };
 
 /// Receive buffer of a connection that is idle or in negotiation, in bytes.
@@ -19,7 +20,8 @@ pub(super) const SMALL_BUFFER: usize = 8 << 10;
 pub(super) struct Session<'a> {
     pub reactor: &'a Reactor,
     pub member: &'a Membership,
-    pub client: Arc<Client>,
+    /// As far as it is known: TLS tells more.
+    client: RefCell<Arc<Client>>,
 }
 
 impl<'a> Session<'a> {
@@ -27,13 +29,12 @@ impl<'a> Session<'a> {
         let client = Client {
             id: member.id,
             peer,
-            tls: false,
-            identity: None,
+            ..Client::default()
         };
         Session {
             reactor,
             member,
-            client: Arc::new(client),
+            client: RefCell::new(Arc::new(client)),
         }
     }
 
@@ -44,12 +45,23 @@ impl<'a> Session<'a> {
             false => Access::ReadWrite,
         };
         OpenContext {
-            client: self.client.clone(),
+            client: self.client.borrow().clone(),
             export: export.into(),
             access,
             reactor: self.reactor.clone(),
             host: self.member.server.host.clone(),
         }
+    }
+
+    /// TLS was started, and the client has said who it is.
+    pub fn identify(&self, peer: tls::Peer) {
+        let mut client = self.client.borrow_mut();
+        *client = Arc::new(Client {
+            tls: true,
+            identity: peer.identity,
+            issuer: peer.issuer,
+            ..Client::clone(&client)
+        });
     }
 
     /// Opens the device behind an export, ready for any request its size allows.
@@ -77,31 +89,32 @@ impl<'a> Session<'a> {
         };
         if let Err(error) = server.source.preconnect(&self.context("")).await {
             Counters::add(&server.counters.refused);
-            return tracing::debug!("client {}: refused: {}", self.client.id, error.chain());
+            return tracing::debug!("client {}: refused: {}", self.member.id, error.chain());
         }
         let buf = RecvBuf::new(self.reactor.chunk(SMALL_BUFFER));
-        let Some(haggled) = self.haggle_in_time(&stream, buf).await else {
+        let Some(haggled) = self.haggle_in_time(stream, buf).await else {
             return;
         };
         let Haggled {
             device,
             negotiated,
+            transport,
             buf,
         } = haggled;
-        self.transmit(stream, &device, negotiated, buf).await;
+        self.transmit(transport, &device, negotiated, buf).await;
         if let Err(error) = device.close(self.reactor).await {
             tracing::warn!(
                 "client {}: closing its device: {}",
-                self.client.id,
+                self.member.id,
                 error.chain()
             );
         }
     }
 
-    async fn haggle_in_time(&self, stream: &Stream, buf: RecvBuf) -> Option<Haggled> {
+    async fn haggle_in_time(&self, stream: Stream, buf: RecvBuf) -> Option<Haggled> {
         let server = &self.member.server;
         let mut deadline = pin!(self.reactor.sleep(server.options.handshake_timeout));
-        let mut haggling = pin!(haggle(self, stream, buf));
+        let mut haggling = pin!(haggle(self, Transport::Plain(stream), buf));
         std::future::poll_fn(|cx| {
             if self.member.control.asked() != Ask::Nothing {
                 return Poll::Ready(None);
@@ -119,7 +132,7 @@ impl<'a> Session<'a> {
 
     async fn transmit(
         &self,
-        stream: Stream,
+        transport: Transport,
         device: &Arc<dyn Device>,
         negotiated: Negotiated,
         buf: RecvBuf,
@@ -127,11 +140,12 @@ impl<'a> Session<'a> {
         let queue = match device.open_queue(self.reactor) {
             Ok(queue) => queue,
             Err(error) => {
-                return tracing::warn!("client {}: {}", self.client.id, error.chain());
+                return tracing::warn!("client {}: {}", self.member.id, error.chain());
             }
         };
-        let conn = Connection::new(self, stream, queue, device, negotiated);
+        let conn = Connection::new(self, transport, queue, device, negotiated);
         reader::run(&conn, buf).await;
         conn.drain().await;
+        conn.transport.close();
     }
 }

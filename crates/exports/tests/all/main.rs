@@ -1,6 +1,10 @@
 //! One program for all of this crate's integration tests: it builds and links once.
 
+#[path = "../../../tls/tests/certificates.rs"]
+mod certificates;
 mod common;
+mod encrypted;
+mod peers;
 mod sessions;
 mod simulated;
 mod suites;

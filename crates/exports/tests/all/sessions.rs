@@ -12,32 +12,37 @@ use std::{
 };
 
 use blkit_exports::nbd::{Options, Server};
-use block::{Device, Queue, Request, WrapDevice};
+use block::{Device, Queue, Request, Source, WrapDevice};
 use nbd::{client, proto};
 use reactor::{DriverKind, Reactors};
 use testkit::{DeviceSource, MemoryDisk, StepDevice, TestHost};
 
-struct World {
-    served: Reactors,
-    server: Arc<Server>,
+/// A server on a thread of its own.
+pub struct World {
+    pub served: Reactors,
+    pub server: Arc<Server>,
 }
 
 impl World {
-    fn new(device: Arc<dyn Device>, options: Options) -> World {
+    pub fn new(device: Arc<dyn Device>, options: Options) -> World {
+        World::of(DeviceSource::new(device), options)
+    }
+
+    pub fn of(source: Arc<dyn Source>, options: Options) -> World {
         let loop_options = reactor::Options {
             driver: DriverKind::Auto,
             ..Default::default()
         };
         let served = Reactors::start(1, loop_options).expect("a loop");
-        let server = Server::new(DeviceSource::new(device), TestHost::new(), options);
+        let server = Server::new(source, TestHost::new(), options);
         World { served, server }
     }
 
-    fn memory(options: Options) -> World {
+    pub fn memory(options: Options) -> World {
         World::new(MemoryDisk::new(1 << 20), options)
     }
 
-    fn connect(&self) -> UnixStream {
+    pub fn connect(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
@@ -70,7 +75,7 @@ impl World {
     }
 
     /// Waits until the server says so; the tests never measure how long that takes.
-    fn until(&self, what: &str, reached: impl Fn(&Server) -> bool) {
+    pub fn until(&self, what: &str, reached: impl Fn(&Server) -> bool) {
         let began = Instant::now();
         while !reached(&self.server) {
             assert!(
@@ -82,7 +87,7 @@ impl World {
     }
 }
 
-fn request(command: u16, cookie: u64, offset: u64, length: u64) -> Vec<u8> {
+pub fn request(command: u16, cookie: u64, offset: u64, length: u64) -> Vec<u8> {
     let request = client::Request {
         command,
         flags: 0,
@@ -95,7 +100,7 @@ fn request(command: u16, cookie: u64, offset: u64, length: u64) -> Vec<u8> {
         .to_vec()
 }
 
-fn simple_reply(stream: &mut UnixStream) -> (u32, u64) {
+pub fn simple_reply(stream: &mut impl Read) -> (u32, u64) {
     let mut head = [0; 16];
     stream.read_exact(&mut head).unwrap();
     assert_eq!(head[..4], proto::SIMPLE_REPLY_MAGIC.to_be_bytes());
