@@ -22,6 +22,8 @@ pub struct Acceptor {
 /// What the files said when they looked like that.
 struct Current {
     stamp: Stamp,
+    /// Had they been changed again right after that, they could look the same.
+    settled: bool,
     context: Result<SslContext, Error>,
 }
 
@@ -36,6 +38,7 @@ impl Acceptor {
         let policy = Policy::parse(config.priority.as_deref().unwrap_or("NORMAL"))?;
         let files = Files::of(&config)?;
         let stamp = files.stamp();
+        let settled = stamp.is_settled();
         let context = context::load(&files, &policy, config.verify_peer)?;
         Ok(Acceptor {
             files,
@@ -43,6 +46,7 @@ impl Acceptor {
             verify_peer: config.verify_peer,
             current: Mutex::new(Current {
                 stamp,
+                settled,
                 context: Ok(context),
             }),
         })
@@ -62,13 +66,22 @@ impl Acceptor {
     fn context(&self) -> Result<SslContext, Error> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.files.stamp();
-        if stamp != current.stamp {
+        if stamp != current.stamp || !current.settled {
+            let settled = stamp.is_settled();
             let context = context::load(&self.files, &self.policy, self.verify_peer);
-            match &context {
-                Ok(_) => tracing::info!("TLS credentials were read again"),
-                Err(error) => tracing::error!("TLS is refused until this is mended: {error}"),
+            match (&context, &current.context) {
+                (Err(error), Err(known)) if error == known => {}
+                (Err(error), _) => tracing::error!("TLS is refused until this is mended: {error}"),
+                (Ok(_), _) if stamp != current.stamp => {
+                    tracing::info!("TLS credentials were read again");
+                }
+                (Ok(_), _) => {}
             }
-            *current = Current { stamp, context };
+            *current = Current {
+                stamp,
+                settled,
+                context,
+            };
         }
         current.context.clone()
     }

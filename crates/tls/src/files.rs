@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{Config, Error};
@@ -57,6 +58,23 @@ impl Files {
 /// How some files looked at a moment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stamp(Vec<Option<Look>>);
+
+/// File systems may give two changes the same time if they are nearer to each other than this, in
+/// seconds. (Most have a clock of some milliseconds; the oldest one of two seconds.)
+const CLOCK: i64 = 2;
+
+impl Stamp {
+    /// The last change is long enough ago that a later one cannot look the same.
+    pub fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_secs() as i64);
+        let latest = |look: &Look| look.3[0].max(look.3[2]);
+        self.0
+            .iter()
+            .flatten()
+            .all(|look| latest(look) + CLOCK < now)
+    }
+}
 
 /// Device, inode, size, and the times of the last change of contents and of anything.
 type Look = (u64, u64, u64, [i64; 4]);
@@ -198,6 +216,7 @@ mod tests {
                 fs::write(&path, contents).unwrap();
                 let now = files.stamp();
                 assert_ne!(last, now, "{name}");
+                assert!(!now.is_settled(), "it may change once more at this time");
                 last = now;
             }
         }

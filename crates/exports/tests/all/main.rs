@@ -1,6 +1,6 @@
 //! One program for all of this crate's integration tests: it builds and links once.
 
-#[path = "../../../tls/tests/certificates.rs"]
+#[path = "../../../tls/tests/all/certificates.rs"]
 mod certificates;
 mod common;
 mod encrypted;

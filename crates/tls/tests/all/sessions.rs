@@ -1,14 +1,12 @@
 //! Sessions with OpenSSL as the client, all in memory.
 
-mod certificates;
-
 use std::{
     fs,
     io::{self, Read, Write},
     path::Path,
 };
 
-use certificates::{Authority, Kind, new_key};
+use crate::certificates::{Authority, Kind, new_key};
 use openssl::{
     ssl::{
         ErrorCode, Ssl, SslContextBuilder, SslFiletype, SslMethod, SslStream, SslVerifyMode,

@@ -1,0 +1,4 @@
+//! One program for all of this crate's integration tests: it builds and links once.
+
+mod certificates;
+mod sessions;
