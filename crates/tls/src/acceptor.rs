@@ -69,6 +69,13 @@ impl Acceptor {
         if stamp != current.stamp || !current.settled {
             let settled = stamp.is_settled();
             let context = context::load(&self.files, &self.policy, self.verify_peer);
+            if context.is_err() && current.context.is_ok() && self.files.are_forbidden() {
+                // A server that gave its privileges up: not a change of the credentials.
+                tracing::warn!("TLS credentials may no longer be read: those that are known stay");
+                current.stamp = stamp;
+                current.settled = true;
+                return current.context.clone();
+            }
             match (&context, &current.context) {
                 (Err(error), Err(known)) if error == known => {}
                 (Err(error), _) => tracing::error!("TLS is refused until this is mended: {error}"),

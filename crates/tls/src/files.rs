@@ -49,6 +49,15 @@ impl Files {
         }
     }
 
+    /// This process may not read all of them.
+    pub fn are_forbidden(&self) -> bool {
+        let forbidden = |path: &PathBuf| {
+            fs::File::open(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        };
+        self.all().iter().any(forbidden)
+    }
+
     /// How the files look now. Another value means that something has changed.
     pub fn stamp(&self) -> Stamp {
         Stamp(self.all().iter().map(|path| look(path)).collect())

@@ -15,27 +15,55 @@
 //!   removed from the files cannot come in again by what an older connection left.
 //! * Files that change are read again for the next connection. Files that were changed to something
 //!   that cannot be used let nobody in until they are mended; sessions that exist go on.
+//! * A server that gives up the right to read its files goes on with what it has read.
 //! * With pre-shared keys, a client cannot tell an unknown user from a wrong key, and no key is ever
 //!   compared by this crate.
 //! * An error is one line for people. What a peer sends is bounded by what was fed, and never
 //!   panics.
 //!
+//! * Without the feature `openssl` the crate needs nothing to be installed, and no [`Acceptor`] can
+//!   be made: [`Error::NotBuilt`].
+//!
 //! Kernel TLS needs a socket under OpenSSL, and so is not for a machine over bytes.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "openssl")]
 mod acceptor;
+#[cfg(feature = "openssl")]
 mod context;
+#[cfg(feature = "openssl")]
 mod files;
+#[cfg(feature = "openssl")]
 mod name;
+#[cfg(feature = "openssl")]
 mod priority;
+#[cfg(feature = "openssl")]
 mod psk;
+#[cfg(feature = "openssl")]
 mod session;
+#[cfg(not(feature = "openssl"))]
+mod without;
 
 use std::path::PathBuf;
 
-pub use acceptor::Acceptor;
-pub use session::{Peer, Session};
+#[cfg(feature = "openssl")]
+pub use {acceptor::Acceptor, session::Session};
+#[cfg(not(feature = "openssl"))]
+pub use without::{Acceptor, Session};
+
+/// There is TLS in this program.
+pub const BUILT: bool = cfg!(feature = "openssl");
+
+/// Who the other end proved to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// User of the pre-shared key, or distinguished name of the client's certificate (RFC 4514);
+    /// `None` if the client was not asked to prove itself.
+    pub identity: Option<String>,
+    /// Distinguished name of who issued the certificate.
+    pub issuer: Option<String>,
+}
 
 /// What a server is configured with. The default is X.509 from the default directories.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,17 +124,22 @@ pub enum Error {
     /// The peer broke a session, or somebody in between did.
     #[error("TLS session: {0}")]
     Session(String),
+    /// This program was built without OpenSSL.
+    #[error("this program was built without TLS (the feature \"tls\")")]
+    NotBuilt,
     /// OpenSSL refuses something that it should not.
     #[error("OpenSSL: {0}")]
     Library(String),
 }
 
+#[cfg(feature = "openssl")]
 impl From<openssl::error::ErrorStack> for Error {
     fn from(stack: openssl::error::ErrorStack) -> Error {
         Error::Library(reason(&stack))
     }
 }
 
+#[cfg(feature = "openssl")]
 /// What OpenSSL has to say, in short: the first of its errors is the cause of the others.
 fn reason(stack: &openssl::error::ErrorStack) -> String {
     let first = stack.errors().first();

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use openssl::ssl::{ErrorCode, Ssl, SslRef, SslStream};
 
-use crate::{Error, context, name, reason};
+use crate::{Error, Peer, context, name, reason};
 
 /// Most plaintext one record carries, in bytes (RFC 8446, section 5.1).
 const RECORD: usize = 16 << 10;
@@ -25,16 +25,6 @@ pub struct Session {
     done: bool,
     closed: bool,
     failed: Option<Error>,
-}
-
-/// Who the other end proved to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    /// User of the pre-shared key, or distinguished name of the client's certificate (RFC 4514);
-    /// `None` if the client was not asked to prove itself.
-    pub identity: Option<String>,
-    /// Distinguished name of who issued the certificate.
-    pub issuer: Option<String>,
 }
 
 /// The two directions of a connection, as OpenSSL sees them.

@@ -113,7 +113,7 @@ pub fn config() -> String {
         "soext=so".into(),
         "sysconfdir=/etc".into(),
         "timeout_option=yes".into(),
-        "tls=yes".into(),
+        format!("tls={}", if ::tls::BUILT { "yes" } else { "no" }),
         format!("version={VERSION}"),
         format!("version_major={major}"),
         format!("version_minor={minor}"),

@@ -26,6 +26,7 @@ use super::{
     info, messages,
     options::{Mistake, Options, TlsMode},
     places::{self, Places},
+    tls,
     trace::Tracing,
     words,
 };
@@ -274,11 +275,12 @@ fn tell_configuration(spec: &GraphSpec) {
 }
 
 fn export_options(options: &Options) -> Result<exports::nbd::Options, Mistake> {
-    refuse_what_is_missing(options)?;
     let mut export = exports::nbd::Options {
         read_only: options.read_only,
         handshake_timeout: options.timeout.unwrap_or(FOREVER),
         keep_alive: options.keep_alive,
+        oldstyle: options.oldstyle,
+        tls: tls::mode(options)?,
         ..exports::nbd::Options::default()
     };
     if options.threads > 0 {
@@ -290,30 +292,8 @@ fn export_options(options: &Options) -> Result<exports::nbd::Options, Mistake> {
     protocol.no_zeroes &= options.mask_handshake & 2 != 0;
     protocol.structured_replies &= options.structured_replies;
     protocol.extended_headers &= options.structured_replies;
+    protocol.meta_contexts &= options.meta_contexts;
     Ok(export)
-}
-
-/// Options that are known and do nothing yet are refused: a server that only seems to encrypt, say,
-/// is worse than none.
-fn refuse_what_is_missing(options: &Options) -> Result<(), Mistake> {
-    let missing = [
-        ("-o (the oldstyle protocol)", options.oldstyle),
-        ("--no-meta-contexts", !options.meta_contexts),
-        (
-            "--tls",
-            options.tls.is_some_and(|mode| mode != TlsMode::Off),
-        ),
-        ("--tls-certificates", options.tls_certificates.is_some()),
-        ("--tls-priority", options.tls_priority.is_some()),
-        ("--tls-psk", options.tls_psk.is_some()),
-        ("--tls-verify-peer", options.tls_verify_peer),
-    ];
-    match missing.iter().find(|(_, asked)| *asked) {
-        Some((option, _)) => Err(Mistake::Plain(format!(
-            "{option} is not available in this version of blkit"
-        ))),
-        None => Ok(()),
-    }
 }
 
 /// Who the server is to be.

@@ -122,8 +122,13 @@ pub fn error_in(prefix: &str, text: &str) {
 }
 
 /// A warning: told like an error, without being one.
+///
+/// Its hints stand on lines of their own.
 pub fn warning(text: &str) {
-    eprintln!("{}: warning: {}", name(), one_line(text));
+    let mut lines = text.lines();
+    let first = one_line(lines.next().unwrap_or_default());
+    eprintln!("{}: warning: {first}", name());
+    lines.for_each(|line| eprintln!("{}", one_line(line)));
 }
 
 /// A debug line.

@@ -4,7 +4,8 @@
 //! order of things are nbdkit's; what is served, and how, is the same code as for `blkit serve`.
 //!
 //! The way of a command line: `getopt` and `options` read the options, `words` the plugin and its
-//! parameters, `places` binds what clients connect to, `life` takes the process to where it serves.
+//! parameters, `places` binds what clients connect to,
+//! `tls` finds the certificates, `life` takes the process to where it serves.
 //! `info` answers questions without serving, `messages` tells errors and debug lines, `trace` the
 //! debug lines about each layer.
 
@@ -15,6 +16,7 @@ mod life;
 mod messages;
 mod options;
 mod places;
+mod tls;
 mod trace;
 mod words;
 
