@@ -11,6 +11,8 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
+use crate::life::tls::TlsMode;
+
 /// Makes any bytes a disk, and any disk reachable.
 #[derive(Parser, Debug)]
 #[command(
@@ -106,6 +108,9 @@ pub struct ServeArgs {
     #[arg(short, long, value_name = "ADDRESS")]
     pub ip_addr: Vec<IpAddr>,
 
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Run a shell command with $uri (also $nbd), $unixsocket and $port set, serve while it runs,
     /// on a private Unix socket unless told otherwise, and exit with its status
     #[arg(long, value_name = "COMMAND")]
@@ -130,6 +135,48 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 65536,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,
+}
+
+/// How connections are encrypted.
+#[derive(Args, Debug)]
+pub struct TlsArgs {
+    /// Whether clients may (on) or must (require) use TLS [default: require if one of the next two
+    /// is given, else off]
+    #[arg(long = "tls", value_name = "off|on|require", value_parser = tls_mode)]
+    mode: Option<TlsMode>,
+    /// Directory with ca-cert.pem, server-cert.pem, server-key.pem, and ca-crl.pem if there is one
+    #[arg(long = "tls-certificates", value_name = "DIR")]
+    certificates: Option<PathBuf>,
+    /// File of pre-shared keys: lines USER:KEY, the key in hexadecimal digits
+    #[arg(long = "tls-psk", value_name = "FILE", conflicts_with = "certificates")]
+    psk: Option<PathBuf>,
+    /// Only clients with a certificate by our CA may come in
+    #[arg(long = "tls-verify-peer")]
+    verify_peer: bool,
+    /// Versions and ciphers, as a GnuTLS priority string [default: NORMAL]
+    #[arg(long = "tls-priority", value_name = "PRIORITY")]
+    priority: Option<String>,
+}
+
+impl TlsArgs {
+    /// Whether connections are encrypted.
+    pub fn mode(&self) -> TlsMode {
+        let named = self.certificates.is_some() || self.psk.is_some();
+        self.mode.unwrap_or(match named {
+            true => TlsMode::Require,
+            false => TlsMode::Off,
+        })
+    }
+
+    /// By what, and for whom.
+    pub fn config(&self) -> tls::Config {
+        tls::Config {
+            certificates: self.certificates.clone(),
+            psk: self.psk.clone(),
+            verify_peer: self.verify_peer,
+            priority: self.priority.clone(),
+        }
+    }
 }
 
 /// Why there is nothing to run.
@@ -225,6 +272,15 @@ fn delay(text: &str) -> std::result::Result<Duration, String> {
     config::grammar::delay(text)
 }
 
+fn tls_mode(text: &str) -> std::result::Result<TlsMode, String> {
+    match text {
+        "off" => Ok(TlsMode::Off),
+        "on" => Ok(TlsMode::On),
+        "require" => Ok(TlsMode::Require),
+        _ => Err("must be off, on or require".to_owned()),
+    }
+}
+
 fn driver(text: &str) -> std::result::Result<reactor::DriverKind, String> {
     let parsed: std::result::Result<reactor::DriverKind, _> = text.parse();
     parsed.map_err(|_| "must be auto, uring or poll".to_owned())
@@ -274,6 +330,18 @@ mod tests {
     }
 
     #[test]
+    fn credentials_are_there_to_be_asked_for() {
+        assert_eq!(serve(&["null"]).tls.mode(), TlsMode::Off);
+        assert_eq!(
+            serve(&["--tls-psk", "/p", "null"]).tls.mode(),
+            TlsMode::Require
+        );
+        let offered = serve(&["--tls", "on", "--tls-certificates", "/c", "null"]).tls;
+        assert_eq!(offered.mode(), TlsMode::On);
+        assert_eq!(offered.config().certificates, Some("/c".into()));
+    }
+
+    #[test]
     fn after_two_dashes_everything_is_a_word() {
         let options = serve(&["-p", "0", "--", "-odd.img", "-x"]);
         assert_eq!(options.source, "-odd.img");
@@ -296,6 +364,15 @@ mod tests {
             &["serve", "--handshake-timeout", "soon", "null"],
             &["serve", "-U", "/s", "-p", "1", "null"],
             &["serve", "-i", "nowhere", "null"],
+            &["serve", "--tls", "maybe", "null"],
+            &[
+                "serve",
+                "--tls-psk",
+                "/p",
+                "--tls-certificates",
+                "/c",
+                "null",
+            ],
         ] {
             let error = wrong(words);
             assert!(!error.chain().contains('\n'), "{words:?}: {error:?}");

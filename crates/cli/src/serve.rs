@@ -16,17 +16,19 @@ use std::{
     process::ExitCode,
 };
 
-use block::{Error, Result};
+use block::{Error, ErrorKind, Result};
+use exports::nbd::Tls;
 use graph::{Built, Registry};
 use reactor::process::{self, Forked};
 
 use crate::{
-    args::ServeArgs,
+    args::{ServeArgs, TlsArgs},
     life::{
         captive::{self, Captive},
         listen::{self, Endpoints, LOOPBACK, NBD_PORT},
         pid_file::PidFile,
         server::{self, Clients, Service},
+        tls,
     },
 };
 
@@ -41,10 +43,14 @@ pub fn serve(registry: &Registry, options: &ServeArgs) -> Result<ExitCode> {
     if let Err(error) = process::raise_descriptor_limit() {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
+    let tls = encryption(&options.tls)?;
     let spec = registry.resolve(&options.source, &options.filters, &options.words)?;
     let built = registry.build(&spec)?;
     built.source.ready()?;
-    let endpoints = bind(options)?;
+    let mut endpoints = bind(options)?;
+    if let Tls::Require(_) = tls {
+        endpoints.require_tls(&tls::queries(&options.tls.config()));
+    }
     process::block_signals(process::TERMINATION)
         .map_err(|error| Error::io("cannot block signals", error))?;
     if options.exit_with_parent {
@@ -54,14 +60,20 @@ pub fn serve(registry: &Registry, options: &ServeArgs) -> Result<ExitCode> {
     match &options.run {
         None => {
             let uri = endpoints.uri().to_owned();
-            let service = service(options, false, move || {
+            let service = service(options, tls, false, move || {
                 let mut out = io::stdout().lock();
                 writeln!(out, "{uri}").and_then(|()| out.flush())
             });
             server::run(service, built.source, endpoints)
         }
-        Some(command) => split(options, command, built, endpoints),
+        Some(command) => split(options, tls, command, built, endpoints),
     }
+}
+
+/// Reads the certificates or keys.
+fn encryption(options: &TlsArgs) -> Result<Tls> {
+    let loaded = tls::load(options.mode(), &options.config());
+    loaded.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))
 }
 
 /// Binds what the options ask for.
@@ -87,6 +99,7 @@ fn bind(options: &ServeArgs) -> Result<Endpoints> {
 /// Forks: the command runs here, the server in the child.
 fn split(
     options: &ServeArgs,
+    tls: Tls,
     command: &str,
     built: Built,
     endpoints: Endpoints,
@@ -111,7 +124,7 @@ fn split(
                 .map_err(|error| Error::io("cannot watch the parent process", error))?;
             process::detach_standard_streams()
                 .map_err(|error| Error::io("cannot open /dev/null", error))?;
-            let service = service(options, true, move || announce.write_all(b"."));
+            let service = service(options, tls, true, move || announce.write_all(b"."));
             server::run(service, built.source, endpoints)
         }
     }
@@ -132,6 +145,7 @@ fn variables(endpoints: &Endpoints) -> Vec<(&'static str, OsString)> {
 /// How the options want it served; `announce` tells whoever waits for the server.
 fn service(
     options: &ServeArgs,
+    tls: Tls,
     captive: bool,
     announce: impl FnOnce() -> io::Result<()> + 'static,
 ) -> Service {
@@ -141,6 +155,7 @@ fn service(
             read_only: options.read_only,
             handshake_timeout: options.handshake_timeout,
             max_connections: usize::try_from(options.max_connections).unwrap_or(usize::MAX),
+            tls,
             ..exports::nbd::Options::default()
         },
         threads: options.threads.map(usize::from),

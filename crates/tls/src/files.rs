@@ -52,8 +52,7 @@ impl Files {
     /// This process may not read all of them.
     pub fn are_forbidden(&self) -> bool {
         let forbidden = |path: &PathBuf| {
-            fs::File::open(path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
         };
         self.all().iter().any(forbidden)
     }

@@ -47,10 +47,10 @@ mod without;
 
 use std::path::PathBuf;
 
-#[cfg(feature = "openssl")]
-pub use {acceptor::Acceptor, session::Session};
 #[cfg(not(feature = "openssl"))]
 pub use without::{Acceptor, Session};
+#[cfg(feature = "openssl")]
+pub use {acceptor::Acceptor, session::Session};
 
 /// There is TLS in this program.
 pub const BUILT: bool = cfg!(feature = "openssl");

@@ -65,6 +65,18 @@ impl Endpoints {
         &self.uri
     }
 
+    /// Says in the URI that clients have to use TLS, and by these queries, with what.
+    pub fn require_tls(&mut self, queries: &[String]) {
+        let (scheme, rest) = self.uri.split_once("://").expect("a URI has a scheme");
+        let secure = scheme.replacen("nbd", "nbds", 1);
+        let mut uri = format!("{secure}://{rest}");
+        for query in queries {
+            uri.push_str(if uri.contains('?') { "&" } else { "/?" });
+            uri.push_str(query);
+        }
+        self.uri = uri;
+    }
+
     /// The TCP port, if there is one.
     pub fn port(&self) -> Option<u16> {
         self.port
@@ -400,6 +412,11 @@ mod tests {
         let port = endpoints.port().expect("a port");
         assert_ne!(port, 0);
         assert_eq!(endpoints.uri(), format!("nbd://localhost:{port}"));
+        endpoints.require_tls(&["tls-psk-file=/k".to_owned()]);
+        assert_eq!(
+            endpoints.uri(),
+            format!("nbds://localhost:{port}/?tls-psk-file=/k")
+        );
         let sockets = endpoints.take_sockets();
         assert!((1..=2).contains(&sockets.len()));
         let error = bind_tcp(&LOOPBACK, port, true).err().expect("in use");

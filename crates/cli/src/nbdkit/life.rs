@@ -24,7 +24,7 @@ use reactor::{
 
 use super::{
     info, messages,
-    options::{Mistake, Options, TlsMode},
+    options::{Mistake, Options},
     places::{self, Places},
     tls,
     trace::Tracing,
@@ -34,6 +34,7 @@ use crate::life::{
     captive::{self, Captive},
     pid_file::PidFile,
     server::{self, Clients, Service},
+    tls::TlsMode,
 };
 
 /// Without `--timeout` a client may take as long as it likes.

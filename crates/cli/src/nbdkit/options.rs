@@ -14,6 +14,7 @@ use super::{
     getopt::{self, Item, Spelling},
     messages::LogTo,
 };
+use crate::life::tls::TlsMode;
 
 /// The options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,15 +178,6 @@ pub enum Family {
     Both,
     V4,
     V6,
-}
-
-/// Whether connections are encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsMode {
-    Off,
-    /// If the client wants it.
-    On,
-    Require,
 }
 
 /// A debug flag: `NAME.FLAG=N`.

@@ -14,9 +14,13 @@ use block::{Error, ErrorKind};
 
 use super::{
     messages,
-    options::{Family, Mistake, Options, TlsMode},
+    options::{Family, Mistake, Options},
+    tls,
 };
-use crate::life::listen::{self, Endpoints, NBD_PORT, UNIX_PATH_MAX};
+use crate::life::{
+    listen::{self, Endpoints, NBD_PORT, UNIX_PATH_MAX},
+    tls::{TlsMode, queries as tls_queries},
+};
 
 /// Bound sockets, and what clients are told.
 pub struct Places {
@@ -243,19 +247,7 @@ fn uri(options: &Options, transport: &str, host: &str, query: &str) -> String {
     }
     let mut queries = vec![query.to_owned()];
     if options.tls == Some(TlsMode::Require) {
-        let of = |key: &str, path: &Path| format!("{key}={}", listen::percent_encode(path));
-        queries.extend(
-            options
-                .tls_certificates
-                .as_deref()
-                .map(|path| of("tls-certificates", path)),
-        );
-        queries.extend(
-            options
-                .tls_psk
-                .as_deref()
-                .map(|path| of("tls-psk-file", path)),
-        );
+        queries.extend(tls_queries(&tls::config(options)));
     }
     queries.retain(|query| !query.is_empty());
     if !queries.is_empty() {

@@ -5,15 +5,14 @@
 //! does not is worse than none. Only `--tls=on` without a word about the files goes on with a
 //! warning, as in nbdkit.
 
-use std::sync::Arc;
-
-use ::tls::{Acceptor, Config, Error};
+use ::tls::{Config, Error};
 use exports::nbd::Tls;
 
 use super::{
     messages,
-    options::{Mistake, Options, TlsMode},
+    options::{Mistake, Options},
 };
+use crate::life::tls::{TlsMode, load};
 
 const HINT: &str = "Try setting ‘--tls-certificates=/path/to/certificates’ or read\n\
                     the \"TLS\" section in nbdkit(1).";
@@ -30,13 +29,8 @@ pub fn mode(options: &Options) -> Result<Tls, Mistake> {
         || options.tls_psk.is_some()
         || options.tls_priority.is_some()
         || options.tls_verify_peer;
-    let error = match acceptor(options) {
-        Ok(acceptor) => {
-            return Ok(match options.tls {
-                Some(TlsMode::Require) => Tls::Require(acceptor),
-                _ => Tls::On(acceptor),
-            });
-        }
+    let error = match load(options.tls.unwrap_or(TlsMode::On), &config(options)) {
+        Ok(tls) => return Ok(tls),
         Err(error) => error,
     };
     match (options.tls, &error) {
@@ -63,12 +57,12 @@ pub fn mode(options: &Options) -> Result<Tls, Mistake> {
     }
 }
 
-fn acceptor(options: &Options) -> Result<Arc<Acceptor>, Error> {
-    Acceptor::new(Config {
+/// Where the files are and what is expected of clients.
+pub fn config(options: &Options) -> Config {
+    Config {
         certificates: options.tls_certificates.clone(),
         psk: options.tls_psk.clone(),
         verify_peer: options.tls_verify_peer,
         priority: options.tls_priority.clone(),
-    })
-    .map(Arc::new)
+    }
 }

@@ -15,3 +15,4 @@ mod mistakes;
 mod nbdkit;
 mod peers;
 mod raw;
+mod tls;

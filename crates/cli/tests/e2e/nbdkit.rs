@@ -13,7 +13,7 @@ use std::{
 use crate::bench::{Place, eventually, have, output, run, told};
 
 /// Our program, called `nbdkit`.
-fn ours(place: &Place, words: &[&str]) -> Command {
+pub fn ours(place: &Place, words: &[&str]) -> Command {
     let name = place.path("bin/nbdkit");
     if !name.exists() {
         fs::create_dir_all(place.path("bin")).expect("a directory");
@@ -24,14 +24,14 @@ fn ours(place: &Place, words: &[&str]) -> Command {
     command
 }
 
-fn theirs(place: &Place, words: &[&str]) -> Command {
+pub fn theirs(place: &Place, words: &[&str]) -> Command {
     let mut command = place.command("nbdkit");
     command.args(words);
     command
 }
 
 /// What a program said on standard error.
-fn errors(output: &Output) -> String {
+pub fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

@@ -32,6 +32,11 @@ const LEAST_ROOM: usize = 2 << 10;
 /// in flight as the credits allow.
 const READ_WINDOW: u64 = 1 << 20;
 
+/// Bytes of a payload that are received in one go, into memory of that size. So what a client only
+/// announces takes no memory, a long payload lets others have their turn, and the memory is of a
+/// size that is used again.
+const PIECE: usize = 1 << 20;
+
 /// The client is gone, or broke the rules: nothing it sent can be trusted.
 struct Lost;
 
@@ -272,10 +277,27 @@ impl Reader<'_> {
             return Ok(self.buf.take(len).into());
         }
         self.large_payloads = len > SMALL_BUFFER;
+        let first = self.piece(len.min(PIECE)).await?;
+        if len <= PIECE {
+            return Ok(first);
+        }
+        let mut pieces = vec![first];
+        let mut received = PIECE;
+        while received < len {
+            let next = (len - received).min(PIECE);
+            pieces.push(self.piece(next).await?);
+            received += next;
+        }
+        Ok(Iov::gather(&pieces))
+    }
+
+    /// The next `len` bytes of a payload, in their own memory.
+    #[inline]
+    async fn piece(&mut self, len: usize) -> Result<Iov, Lost> {
         let iov = Iov::of_chunk(self.conn.reactor.chunk(len), len);
         let here = self.buf.data();
-        let have = here.len();
-        iov.write(0, here);
+        let have = here.len().min(len);
+        iov.write(0, &here[..have]);
         Copies::add(&self.conn.reactor.counters().bytes_copied, have as u64);
         self.buf.consume(have);
         let (iov, received) = self.conn.transport.recv_exact(iov, have).await;

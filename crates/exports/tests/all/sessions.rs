@@ -342,3 +342,32 @@ fn a_client_that_leaves_within_a_payload_is_gone() {
         world.until("it is gone", |server| server.connections() == 0);
     }
 }
+
+#[test]
+fn long_payloads_come_in_pieces_and_lie_in_order() {
+    let world = World::new(MemoryDisk::new(8 << 20), Options::default());
+    let mut stream = world.ready();
+    // Around the length of a piece, and of several.
+    for (cookie, len) in [(1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 513]
+        .into_iter()
+        .enumerate()
+    {
+        let cookie = cookie as u64;
+        let payload: Vec<u8> = (0..len).map(|n| (n / 251 + n % 251) as u8).collect();
+        let mut bytes = request(proto::CMD_WRITE, cookie, 77, len as u64);
+        bytes.extend_from_slice(&payload);
+        // Right behind it, so that no byte of it may be taken for payload.
+        bytes.extend(request(proto::CMD_FLUSH, cookie + 100, 0, 0));
+        stream.write_all(&bytes).unwrap();
+        let mut replies = [simple_reply(&mut stream), simple_reply(&mut stream)];
+        replies.sort_by_key(|(_, cookie)| *cookie);
+        assert_eq!(replies, [(0, cookie), (0, cookie + 100)]);
+        stream
+            .write_all(&request(proto::CMD_READ, cookie, 77, len as u64))
+            .unwrap();
+        assert_eq!(simple_reply(&mut stream), (0, cookie));
+        let mut back = vec![0; len];
+        stream.read_exact(&mut back).unwrap();
+        assert!(back == payload, "{len}");
+    }
+}

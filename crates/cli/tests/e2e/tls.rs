@@ -1,0 +1,262 @@
+//! TLS, oldstyle and what else the handshake can be told, by nbdkit's command line: with real clients,
+//! and in nbdkit's words.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    bench::{Place, have, output, run},
+    nbdkit::{errors, ours, theirs},
+};
+
+/// A file of keys for the user who runs the tests: the one that libnbd takes without being told.
+fn keys(place: &Place) -> PathBuf {
+    let user = run(&mut Command::new("id").arg("-un")).trim().to_owned();
+    let path = place.path("keys.psk");
+    fs::write(&path, format!("{user}:00112233445566778899aabbccddeeff\n")).expect("writes");
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("unicode")
+}
+
+#[test]
+fn keys_are_asked_for_and_the_uri_names_them() {
+    if !have(&["nbdinfo"]) {
+        return;
+    }
+    let place = Place::new();
+    let psk = keys(&place);
+    for transport in [&["-U", "-"][..], &["-i", "localhost", "-p", "0"]] {
+        let with = |tls: &str, command: &str| {
+            let mut words = vec!["-f", tls, "--tls-psk", text(&psk)];
+            words.extend(transport);
+            words.extend(["memory", "1M", "--run", command]);
+            output(&mut ours(&place, &words))
+        };
+        let size = with("--tls=require", "nbdinfo --size \"$uri\"");
+        assert_eq!(
+            String::from_utf8_lossy(&size.stdout),
+            "1048576\n",
+            "{size:?}"
+        );
+        let told = with("--tls=require", "nbdinfo \"$uri\"");
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.contains("with TLS"), "{told}");
+        // Plain text is turned away if TLS is a must, and served if it is an offer.
+        let plain = "nbdinfo --size \"nbd${uri#nbds}\"";
+        let refused = with("--tls=require", plain);
+        assert!(!refused.status.success(), "{refused:?}");
+        let served = with("--tls=on", "nbdinfo --size \"$uri\"");
+        assert_eq!(String::from_utf8_lossy(&served.stdout), "1048576\n");
+    }
+    fs::remove_file(psk).expect("removes");
+}
+
+#[test]
+fn blkit_serve_encrypts_when_it_is_given_keys() {
+    if !have(&["nbdinfo"]) {
+        return;
+    }
+    let place = Place::new();
+    let psk = keys(&place);
+    for transport in [&["-U", "-"][..], &["-p", "0"]] {
+        let with = |command: &str| {
+            let mut words = vec!["serve", "--tls-psk", text(&psk)];
+            words.extend(transport);
+            words.extend(["memory", "1M", "--run", command]);
+            output(&mut place.blkit(&words))
+        };
+        let size = with("nbdinfo --size \"$uri\"");
+        assert_eq!(
+            String::from_utf8_lossy(&size.stdout),
+            "1048576\n",
+            "{size:?}"
+        );
+        let plain = with("nbdinfo --size \"nbd${uri#nbds}\"");
+        assert!(!plain.status.success(), "{plain:?}");
+    }
+    let wrong = output(&mut place.blkit(&["serve", "--tls-psk", "/no/such.psk", "null", "1M"]));
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(
+        errors(&wrong).contains("/no/such.psk: No such file or directory"),
+        "{wrong:?}"
+    );
+    fs::remove_file(psk).expect("removes");
+}
+
+#[test]
+fn variables_are_nbdkits() {
+    if !have(&["nbdkit"]) {
+        return;
+    }
+    let place = Place::new();
+    let psk = keys(&place);
+    let shown = |command: &mut Command| {
+        let text = run(command);
+        // The one thing that is by chance.
+        let at = text.find("socket=/tmp/nbdkit").expect("a socket") + "socket=/tmp/nbdkit".len();
+        format!("{}{}", &text[..at], &text[at + 6..])
+    };
+    let words = [
+        "-f",
+        "--tls=require",
+        "--tls-psk",
+        text(&psk),
+        "null",
+        "size=1M",
+        "--run",
+        "echo $uri $tls $tls_psk $tls_certificates",
+    ];
+    assert_eq!(
+        shown(&mut ours(&place, &words)).replace("&tls-psk-file", "?tls-psk-file"),
+        // Before 1.40 the file was not part of the URI.
+        match shown(&mut theirs(&place, &words)) {
+            old if !old.contains("tls-psk-file") =>
+                old.replacen(" 2 ", &format!("?tls-psk-file={} 2 ", psk.display()), 1),
+            new => new.replace("&tls-psk-file", "?tls-psk-file"),
+        }
+    );
+    fs::remove_file(psk).expect("removes");
+}
+
+#[test]
+fn what_cannot_be_encrypted_is_not_served() {
+    let place = Place::new();
+    let psk = keys(&place);
+    let empty = place.path("empty");
+    fs::create_dir(&empty).expect("creates");
+    for (words, told) in [
+        (
+            &["--tls=on", "--tls-psk=/no/such.psk"][..],
+            "nbdkit: error: /no/such.psk: No such file or directory",
+        ),
+        (
+            &["--tls=on", "--tls-certificates", text(&empty)],
+            "ca-cert.pem: No such file or directory",
+        ),
+        (
+            &["--tls-certificates", text(&empty)],
+            "ca-cert.pem: No such file or directory",
+        ),
+        (
+            &[
+                "--tls=require",
+                "--tls-psk",
+                text(&psk),
+                "--tls-priority=NORMAL:+FOO",
+            ],
+            "nbdkit: error: TLS priority \"NORMAL:+FOO\"",
+        ),
+    ] {
+        let mut words = words.to_vec();
+        words.extend(["null", "1M", "--run", "echo served"]);
+        let output = output(&mut ours(&place, &words));
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(output.stdout.is_empty(), "{words:?}: {output:?}");
+        assert!(errors(&output).contains(told), "{words:?}: {output:?}");
+    }
+    fs::remove_dir(empty).expect("removes");
+    fs::remove_file(psk).expect("removes");
+}
+
+#[test]
+fn without_certificates_it_is_told_in_the_same_words() {
+    if !have(&["nbdkit"]) {
+        return;
+    }
+    let place = Place::new();
+    for tls in ["--tls=on", "--tls=require"] {
+        let words = ["-f", tls, "null", "size=1M", "--run", "echo served"];
+        let [ours, theirs] = [ours(&place, &words), theirs(&place, &words)].map(|mut command| {
+            // Nobody's certificates.
+            let output = output(command.env("HOME", "/nonexistent"));
+            (output.status.code(), output.stdout.clone(), errors(&output))
+        });
+        assert_eq!(ours, theirs, "{tls}");
+    }
+}
+
+#[test]
+fn keys_that_only_root_may_read_serve_a_server_that_is_not() {
+    if !have(&["nbdinfo"]) {
+        return;
+    }
+    if !rustix_is_root() {
+        println!("SKIP: only root can give privileges up");
+        return;
+    }
+    let place = Place::new();
+    let psk = keys(&place);
+    fs::set_permissions(&psk, fs::Permissions::from_mode(0o600)).expect("sets");
+    let words = [
+        "-f",
+        "-u",
+        "nobody",
+        "--tls=require",
+        "--tls-psk",
+        text(&psk),
+        "memory",
+        "1M",
+        "--run",
+        // The second client comes when the server has looked at the files as another user.
+        "nbdinfo --size \"$uri\" && nbdinfo --size \"$uri\"",
+    ];
+    let output = output(&mut ours(&place, &words));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(told, "1048576\n1048576\n", "{output:?}");
+    assert!(
+        errors(&output).contains("may no longer be read"),
+        "{output:?}"
+    );
+    fs::remove_file(psk).expect("removes");
+}
+
+fn rustix_is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn the_handshake_is_as_old_as_it_is_told() {
+    if !have(&["nbdkit", "nbdinfo"]) {
+        return;
+    }
+    let place = Place::new();
+    for option in ["-o", "--no-sr", "--mask-handshake=0", "--mask-handshake=1"] {
+        let words = ["-f", option, "memory", "1M", "--run", "nbdinfo \"$uri\""];
+        let [ours, theirs] = [ours(&place, &words), theirs(&place, &words)].map(|mut command| {
+            let told = run(&mut command);
+            let kept = |line: &&str| {
+                let line = line.trim();
+                [
+                    "protocol:",
+                    "export-size:",
+                    "can_",
+                    "is_",
+                    "contexts:",
+                    "base:",
+                ]
+                .iter()
+                .any(|start| line.starts_with(start))
+            };
+            told.lines()
+                .filter(kept)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        });
+        assert!(!ours.is_empty());
+        assert_eq!(ours, theirs, "{option}");
+    }
+    // Newer than the nbdkit of some systems.
+    let words = ["-f", "--no-mc", "memory", "1M", "--run", "nbdinfo \"$uri\""];
+    let told = run(&mut ours(&place, &words));
+    assert!(
+        told.contains("protocol:") && !told.contains("base:allocation"),
+        "{told}"
+    );
+}
