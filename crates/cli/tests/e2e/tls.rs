@@ -13,13 +13,24 @@ use crate::{
     nbdkit::{errors, ours, theirs},
 };
 
-/// A file of keys for the user who runs the tests: the one that libnbd takes without being told.
+/// A file of keys.
 fn keys(place: &Place) -> PathBuf {
-    let user = run(&mut Command::new("id").arg("-un")).trim().to_owned();
     let path = place.path("keys.psk");
-    fs::write(&path, format!("{user}:00112233445566778899aabbccddeeff\n")).expect("writes");
+    fs::write(&path, "alice:00112233445566778899aabbccddeeff\n").expect("writes");
     path
 }
+
+/// A command that prints the size as Alice sees it: the shell takes the socket or the port from
+/// what the server tells.
+fn size_by_alice(psk: &Path) -> String {
+    let at = "${unixsocket:+nbds+unix://alice@/?socket=$unixsocket&}";
+    let or = "${port:+nbds://alice@localhost:$port/?}";
+    format!("nbdinfo --size \"{at}{or}tls-psk-file={}\"", psk.display())
+}
+
+/// The same without TLS.
+const SIZE_IN_THE_CLEAR: &str = "nbdinfo --size \
+    \"${unixsocket:+nbd+unix:///?socket=$unixsocket}${port:+nbd://localhost:$port}\"";
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("unicode")
@@ -49,11 +60,13 @@ fn keys_are_asked_for_and_the_uri_names_them() {
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
         assert!(told.contains("with TLS"), "{told}");
         // Plain text is turned away if TLS is a must, and served if it is an offer.
-        let plain = "nbdinfo --size \"nbd${uri#nbds}\"";
-        let refused = with("--tls=require", plain);
+        let refused = with("--tls=require", SIZE_IN_THE_CLEAR);
         assert!(!refused.status.success(), "{refused:?}");
-        let served = with("--tls=on", "nbdinfo --size \"$uri\"");
-        assert_eq!(String::from_utf8_lossy(&served.stdout), "1048576\n");
+        for command in [SIZE_IN_THE_CLEAR, &size_by_alice(&psk)] {
+            let served = with("--tls=on", command);
+            let told = String::from_utf8_lossy(&served.stdout);
+            assert_eq!(told, "1048576\n", "{served:?}");
+        }
     }
     fs::remove_file(psk).expect("removes");
 }
@@ -72,13 +85,13 @@ fn blkit_serve_encrypts_when_it_is_given_keys() {
             words.extend(["memory", "1M", "--run", command]);
             output(&mut place.blkit(&words))
         };
-        let size = with("nbdinfo --size \"$uri\"");
+        let size = with(&size_by_alice(&psk));
         assert_eq!(
             String::from_utf8_lossy(&size.stdout),
             "1048576\n",
             "{size:?}"
         );
-        let plain = with("nbdinfo --size \"nbd${uri#nbds}\"");
+        let plain = with(SIZE_IN_THE_CLEAR);
         assert!(!plain.status.success(), "{plain:?}");
     }
     let wrong = output(&mut place.blkit(&["serve", "--tls-psk", "/no/such.psk", "null", "1M"]));
@@ -105,6 +118,8 @@ fn variables_are_nbdkits() {
     };
     let words = [
         "-f",
+        "-U",
+        "-",
         "--tls=require",
         "--tls-psk",
         text(&psk),
@@ -113,15 +128,13 @@ fn variables_are_nbdkits() {
         "--run",
         "echo $uri $tls $tls_psk $tls_certificates",
     ];
-    assert_eq!(
-        shown(&mut ours(&place, &words)).replace("&tls-psk-file", "?tls-psk-file"),
-        // Before 1.40 the file was not part of the URI.
-        match shown(&mut theirs(&place, &words)) {
-            old if !old.contains("tls-psk-file") =>
-                old.replacen(" 2 ", &format!("?tls-psk-file={} 2 ", psk.display()), 1),
-            new => new.replace("&tls-psk-file", "?tls-psk-file"),
-        }
-    );
+    let mut told = shown(&mut theirs(&place, &words));
+    if !told.contains("tls-psk-file") {
+        // Before 1.40 the file was neither part of the URI nor a variable.
+        let with = format!("/socket&tls-psk-file={0} 2 {0}", psk.display());
+        told = told.replacen("/socket 2", &with, 1);
+    }
+    assert_eq!(shown(&mut ours(&place, &words)), told);
     fs::remove_file(psk).expect("removes");
 }
 
@@ -172,7 +185,16 @@ fn without_certificates_it_is_told_in_the_same_words() {
     }
     let place = Place::new();
     for tls in ["--tls=on", "--tls=require"] {
-        let words = ["-f", tls, "null", "size=1M", "--run", "echo served"];
+        let words = [
+            "-f",
+            "-U",
+            "-",
+            tls,
+            "null",
+            "size=1M",
+            "--run",
+            "echo served",
+        ];
         let [ours, theirs] = [ours(&place, &words), theirs(&place, &words)].map(|mut command| {
             // Nobody's certificates.
             let output = output(command.env("HOME", "/nonexistent"));
@@ -193,6 +215,7 @@ fn keys_that_only_root_may_read_serve_a_server_that_is_not() {
     }
     let place = Place::new();
     let psk = keys(&place);
+    let size = size_by_alice(&psk);
     fs::set_permissions(&psk, fs::Permissions::from_mode(0o600)).expect("sets");
     let words = [
         "-f",
@@ -205,7 +228,7 @@ fn keys_that_only_root_may_read_serve_a_server_that_is_not() {
         "1M",
         "--run",
         // The second client comes when the server has looked at the files as another user.
-        "nbdinfo --size \"$uri\" && nbdinfo --size \"$uri\"",
+        &format!("{size} && {size}"),
     ];
     let output = output(&mut ours(&place, &words));
     let told = String::from_utf8_lossy(&output.stdout);

@@ -91,6 +91,10 @@ pub(super) async fn haggle(
 /// No haggling: the default export is opened, and told, right after accept.
 async fn oldstyle(session: &Session<'_>, transport: Transport, buf: RecvBuf) -> Option<Haggled> {
     let server = &session.member.server;
+    if let Err(error) = server.options.check() {
+        tracing::error!("{error}");
+        return None;
+    }
     let device = match session.open("").await {
         Ok(device) => device,
         Err(error) => {
