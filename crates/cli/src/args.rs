@@ -87,7 +87,7 @@ pub struct ServeArgs {
     /// A source ('blkit sources' lists them), or the path of a file, directory or block device
     #[arg(value_name = "SOURCE", required = true)]
     pub source: String,
-    /// Parameters of the filters and the source
+    /// Parameters of the filters and the source; @PATH, with a '/' in it, reads more from a file
     #[arg(value_name = "KEY=VALUE|VALUE")]
     pub words: Vec<String>,
 

@@ -15,6 +15,7 @@ mod life;
 mod link;
 mod log;
 mod nbdkit;
+mod parameters;
 mod report;
 mod serve;
 mod topics;

@@ -30,6 +30,7 @@ use crate::{
         server::{self, Clients, Service},
         tls,
     },
+    parameters,
 };
 
 /// Serves until told to stop, or while the command of `--run` runs.
@@ -44,7 +45,8 @@ pub fn serve(registry: &Registry, options: &ServeArgs) -> Result<ExitCode> {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
     let tls = encryption(&options.tls)?;
-    let spec = registry.resolve(&options.source, &options.filters, &options.words)?;
+    let words = parameters::expand(&options.words).map_err(graph::config_error)?;
+    let spec = registry.resolve(&options.source, &options.filters, &words)?;
     let built = registry.build(&spec)?;
     built.source.ready()?;
     let mut endpoints = bind(options)?;

@@ -1,12 +1,17 @@
 //! Words of a command line, and who takes them.
 //!
+//! A word `@PATH` stands for the words in a file ([`expand`]).
+//!
 //! A chain of nodes shares one list of `key=value` words. The outermost filter looks first and
 //! takes what it knows ([`take`]), then the next, down to the source; what is left then belongs
 //! to nobody and is refused with the nearest key of them all ([`refuse_leftover`]).
 
 use crate::schema::same_key;
 use crate::{ConfigError, ErrorKind, Nearest, Schema};
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// One word of configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,81 @@ impl fmt::Display for Arg {
             Arg::KeyValue(key, value) => write!(f, "{key}={value}"),
             Arg::Bare(value) => f.write_str(value),
         }
+    }
+}
+
+/// Puts the words of a file in the place of each word `@PATH`. The path must contain a `/`; other
+/// words that start with `@` stay as they are.
+///
+/// A file has a word on each line, spaces and all but those before it. Empty lines and those that
+/// start with `#` count for nothing. A file may name others, by paths relative to its own directory.
+///
+/// `read` gives the text of a file, or says why it cannot; it bounds how long that may be.
+///
+/// # Errors
+/// `File`: a file cannot be read, files name each other more than 16 deep, or they hold more than
+/// 65536 words in all.
+pub fn expand(
+    words: &[String],
+    read: &mut dyn FnMut(&Path) -> Result<String, String>,
+) -> Result<Vec<String>, ConfigError> {
+    let mut expansion = Expansion {
+        words: Vec::with_capacity(words.len()),
+        lines: 0,
+        read,
+    };
+    for word in words {
+        match file_of(word) {
+            Some(path) => expansion.insert(Path::new(path), 1)?,
+            None => expansion.words.push(word.clone()),
+        }
+    }
+    Ok(expansion.words)
+}
+
+struct Expansion<'a> {
+    words: Vec<String>,
+    /// Parameters and names of files seen in files.
+    lines: usize,
+    read: &'a mut dyn FnMut(&Path) -> Result<String, String>,
+}
+
+/// The file that a word stands for.
+fn file_of(word: &str) -> Option<&str> {
+    word.strip_prefix('@').filter(|path| path.contains('/'))
+}
+
+impl Expansion<'_> {
+    /// Adds the words of a file, which another named in a chain of `depth` files.
+    fn insert(&mut self, path: &Path, depth: usize) -> Result<(), ConfigError> {
+        const DEEPEST: usize = 16;
+        const MOST: usize = 1 << 16;
+        let refused = |why: String| {
+            let path = PathBuf::from(path);
+            ConfigError::new("", ErrorKind::File { path, why })
+        };
+        if depth > DEEPEST {
+            let why = format!("files of parameters name each other more than {DEEPEST} deep");
+            return Err(refused(why));
+        }
+        for line in (self.read)(path).map_err(refused)?.lines() {
+            let word = line.trim_start();
+            if word.is_empty() || word.starts_with('#') {
+                continue;
+            }
+            self.lines += 1;
+            if self.lines > MOST {
+                return Err(refused(format!("more than {MOST} parameters")));
+            }
+            match file_of(word) {
+                Some(other) => {
+                    let directory = path.parent().unwrap_or(Path::new(""));
+                    self.insert(&directory.join(other), depth + 1)?;
+                }
+                None => self.words.push(word.to_owned()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -194,6 +274,65 @@ mod tests {
             assert_eq!(Arg::parse(word), Arg::Bare(word.into()), "{word:?}");
             assert_eq!(Arg::parse(word).to_string(), word);
         }
+    }
+
+    /// Expands words with these files.
+    fn expanded(words: &[&str], files: &[(&str, &str)]) -> Result<Vec<String>, String> {
+        let words: Vec<String> = words.iter().map(|word| (*word).into()).collect();
+        let mut read = |path: &Path| {
+            let file = files.iter().find(|(name, _)| Path::new(name) == path);
+            file.map(|(_, text)| (*text).to_owned())
+                .ok_or_else(|| "no such file".into())
+        };
+        expand(&words, &mut read).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_stands_for_its_words() {
+        let files = [
+            (
+                "./a",
+                "size=1M\n\n# a comment\n  seed=7\r\nname=two words \n@../b\n@b/c",
+            ),
+            ("./../b", "fast=true"),
+            ("./b/c", "#\n@/d/e\nlast"),
+            ("/d/e", "@bare"),
+        ];
+        assert_eq!(
+            expanded(&["first=1", "@./a", "@none", "key=@./a"], &files).unwrap(),
+            [
+                "first=1",
+                "size=1M",
+                "seed=7",
+                "name=two words ",
+                "fast=true",
+                "@bare",
+                "last",
+                "@none",
+                "key=@./a"
+            ]
+        );
+        assert_eq!(expanded(&[], &[]).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn files_of_words_are_bounded() {
+        let error = expanded(&["@/a\x07/none"], &[]).unwrap_err();
+        assert_eq!(error, "@/a\\u{7}/none: no such file");
+        let error = expanded(&["@/a"], &[("/a", "x=1\n@./a")]).unwrap_err();
+        assert!(
+            error.contains("/a: files of parameters name each other"),
+            "{error}"
+        );
+        // Files that name many and hold nothing count too.
+        let many = "@./e\n".repeat(300);
+        let wide = "@./d\n".repeat(300);
+        let files = [("/b", wide.as_str()), ("/d", &many), ("/e", "")];
+        let error = expanded(&["@/b"], &files).unwrap_err();
+        assert_eq!(error, "@/d: more than 65536 parameters");
+        let long = "x=1\n".repeat(65_537);
+        let error = expanded(&["@/c"], &[("/c", &long)]).unwrap_err();
+        assert_eq!(error, "@/c: more than 65536 parameters");
     }
 
     #[test]

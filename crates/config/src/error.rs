@@ -5,7 +5,7 @@
 //! control characters escaped and cut to a bounded length.
 
 use crate::{Kind, Param, Schema};
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 /// A configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,14 @@ pub enum ErrorKind {
         /// The bare value.
         value: String,
     },
+    /// A file of parameters cannot be used.
+    #[error("@{}: {why}", shown(&path.to_string_lossy()))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The parameters are good one by one but not together.
     #[error("{why}")]
     Conflict {
@@ -114,7 +122,9 @@ impl ConfigError {
             ErrorKind::Missing { key, type_name, .. } => Some(format!("add {key}=<{type_name}>")),
             ErrorKind::Duplicate { key } => Some(format!("keep one {key}=")),
             ErrorKind::NoMagic { .. } => Some("say which parameter it is for: key=value".into()),
-            ErrorKind::Unknown { nearest: None, .. } | ErrorKind::Conflict { .. } => None,
+            ErrorKind::Unknown { nearest: None, .. }
+            | ErrorKind::File { .. }
+            | ErrorKind::Conflict { .. } => None,
         }
     }
 

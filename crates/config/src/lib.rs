@@ -73,7 +73,7 @@ mod schema;
 mod value;
 mod values;
 
-pub use arg::{Arg, refuse_leftover, take};
+pub use arg::{Arg, expand, refuse_leftover, take};
 pub use config_derive::{Choice, Config};
 pub use error::{ConfigError, ErrorKind, Nearest};
 pub use schema::{ChoiceInfo, Kind, Param, Schema};

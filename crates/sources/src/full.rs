@@ -1,9 +1,9 @@
 //! A full disk: for testing what a program does when no space is left.
 //!
-//! Reads give zeroes and the whole disk is a hole, so anything that would need space fails with
-//! `ENOSPC`: writes, and write zeroes, which would have to allocate too. A fast write zeroes is
-//! refused with `ENOTSUP` instead, because this disk cannot zero faster than by writing. Discard
-//! succeeds: it is a hint and needs no space.
+//! Reads give zeroes and the whole disk is a hole, so everything that changes the disk fails with
+//! `ENOSPC`: writes, write zeroes, and as in nbdkit discard too, for testing what a program does
+//! when even that fails. A fast write zeroes is refused with `ENOTSUP` instead, because this disk
+//! cannot zero faster than by writing.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -35,6 +35,8 @@ pub fn new(config: FullConfig) -> Result<Arc<dyn Source>> {
     ];
     let mut limits = Limits::new(config.size.0, OpSet::of(&ops));
     limits.multi_conn = true;
+    // Answered at once, if only with no, as nbdkit does.
+    limits.fast_zero = true;
     Ok(single::source("full", limits, |_| Rc::new(FullQueue)))
 }
 
@@ -49,8 +51,8 @@ impl Queue for FullQueue {
         match req.op() {
             Op::Read => req.give_zeroes(),
             Op::WriteZeroes if req.flags().contains(Flags::FAST_ZERO) => req.fail(Errno::ENOTSUP),
-            Op::Write | Op::WriteZeroes => req.fail(Errno::ENOSPC),
-            Op::Discard | Op::Cache => req.done(),
+            Op::Write | Op::WriteZeroes | Op::Discard => req.fail(Errno::ENOSPC),
+            Op::Cache => req.done(),
             Op::Extents => give_extents(req, ExtentFlags::HOLE_ZERO),
             _ => req.fail(Errno::ENOTSUP),
         }
@@ -71,17 +73,17 @@ mod tests {
             .unwrap(),
         );
         assert_eq!(bench.write(0, &[0]).unwrap_err(), Errno::ENOSPC);
-        assert_eq!(
-            bench.plain(Op::WriteZeroes, 0, 9).unwrap_err(),
-            Errno::ENOSPC
-        );
+        for op in [Op::WriteZeroes, Op::Discard] {
+            assert_eq!(bench.plain(op, 0, 9).unwrap_err(), Errno::ENOSPC);
+        }
         assert_eq!(
             bench
                 .flagged(Op::WriteZeroes, 0, 9, Flags::FAST_ZERO)
                 .unwrap_err(),
             Errno::ENOTSUP
         );
-        bench.plain(Op::Discard, 0, 1 << 20).unwrap();
+        assert_eq!(bench.plain(Op::Flush, 0, 0).unwrap_err(), Errno::ENOTSUP);
+        bench.plain(Op::Cache, 0, 1 << 20).unwrap();
         assert_eq!(bench.read(1, 3).unwrap(), [0; 3]);
         assert!(bench.extents(0, 1 << 20).unwrap().all_zero());
     }

@@ -5,10 +5,14 @@
 //! | [`mod@file`] | a file or block device, or all files of a directory |
 //! | [`memory`] | a sparse disk in memory, shared by all clients |
 //! | [`null`] | reads zeroes, forgets writes |
+//! | [`ones`] | reads 0xff or another byte, forgets writes |
 //! | [`zero`] | a disk of no bytes at all |
 //! | [`full`] | reads zeroes, every write fails: no space left |
 //! | [`pattern`] | each 8 bytes hold their own offset |
 //! | [`random`] | bytes that look random and are the same every time |
+//! | [`sparse_random`] | the same in runs, with holes between |
+//! | [`info`] | bytes that tell about the client and the server |
+//! | [`example1`] to [`example4`] | small disks to learn from, those of nbdkit |
 //!
 //! Each module has a configuration struct, whose doc comments are the user's help, and `new`, which
 //! makes the source and opens nothing. [`registry`] lists them for whoever builds a graph.
@@ -16,15 +20,24 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod base64;
+mod blob;
+pub mod example1;
+pub mod example2;
+pub mod example3;
+pub mod example4;
 pub mod file;
 pub mod full;
 mod generated;
+pub mod info;
 pub mod memory;
 pub mod null;
+pub mod ones;
 pub mod pattern;
 pub mod random;
 mod registry;
 mod single;
+pub mod sparse_random;
 #[cfg(test)]
 mod testing;
 pub mod zero;

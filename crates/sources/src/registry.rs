@@ -5,7 +5,10 @@ use std::sync::{Arc, LazyLock};
 use block::{Error, ErrorKind, Result, Source};
 use config::{Arg, Config, ConfigError, Schema};
 
-use crate::{file, full, memory, null, pattern, random, zero};
+use crate::{
+    example1, example2, example3, example4, file, full, info, memory, null, ones, pattern, random,
+    sparse_random, zero,
+};
 
 /// One kind of source.
 #[derive(Clone, Copy)]
@@ -24,12 +27,22 @@ pub struct Entry {
 pub fn registry() -> &'static [Entry] {
     static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         let mut entries = vec![
+            entry::<example1::Example1Config>("Example: one empty partition", example1::make),
+            entry::<example2::Example2Config>("Example: a file, read-only", example2::make),
+            entry::<example3::Example3Config>("Example: a disk per client", example3::make),
+            entry::<example4::Example4Config>("Example: a disk in memory", example4::make),
             entry::<file::FileConfig>("A local file, block device or directory", file::make),
             entry::<full::FullConfig>("A full disk: reads zeroes, refuses writes", full::make),
+            entry::<info::InfoConfig>("Tells about client and server", info::make),
             entry::<memory::MemoryConfig>("A sparse disk in memory", memory::make),
             entry::<null::NullConfig>("Reads zeroes, forgets writes", null::make),
+            entry::<ones::OnesConfig>("Reads one byte, forgets writes", ones::make),
             entry::<pattern::PatternConfig>("Every 8 bytes hold their offset", pattern::make),
             entry::<random::RandomConfig>("Repeatable random bytes", random::make),
+            entry::<sparse_random::SparseRandomConfig>(
+                "Repeatable random bytes between holes",
+                sparse_random::make,
+            ),
             entry::<zero::ZeroConfig>("A disk of no bytes", zero::make),
         ];
         entries.sort_by_key(|entry| entry.name);

@@ -16,14 +16,22 @@ pub(crate) fn source<Q>(name: &str, limits: Limits, queue: Q) -> Arc<dyn Source>
 where
     Q: Fn(&Reactor) -> Rc<dyn Queue> + Send + Sync + 'static,
 {
-    let device: Arc<dyn Device> = Arc::new(Disk {
-        limits: Arc::new(limits),
-        queue,
-    });
+    let device = device(limits, queue);
     Arc::new(Single {
         name: name.into(),
         read_only: read_only(device.clone()),
         device,
+    })
+}
+
+/// A device with these limits and queues: for sources that have another one for each client.
+pub(crate) fn device<Q>(limits: Limits, queue: Q) -> Arc<dyn Device>
+where
+    Q: Fn(&Reactor) -> Rc<dyn Queue> + Send + Sync + 'static,
+{
+    Arc::new(Disk {
+        limits: Arc::new(limits),
+        queue,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use block::{Errno, ExtentFlags, Limits, Op, Queue, Request, Result, Source};
+use block::{Errno, ExtentFlags, Limits, Op, OpSet, Queue, Request, Result, Source};
 use config::{Arg, Config};
 
 use crate::{null::give_extents, registry, single};
@@ -16,7 +16,8 @@ pub struct ZeroConfig {}
 /// # Errors
 /// None: the signature is that of every source.
 pub fn new(_: ZeroConfig) -> Result<Arc<dyn Source>> {
-    let mut limits = Limits::new(0, single::READ_ONLY.without(Op::GetId));
+    let ops = OpSet::of(&[Op::Read, Op::Cache, Op::Extents]);
+    let mut limits = Limits::new(0, ops);
     limits.multi_conn = true;
     Ok(single::source("zero", limits, |_| Rc::new(ZeroQueue)))
 }
@@ -31,7 +32,7 @@ impl Queue for ZeroQueue {
     fn submit(&self, req: Request) {
         match req.op() {
             Op::Read => req.give_zeroes(),
-            Op::Flush | Op::Cache => req.done(),
+            Op::Cache => req.done(),
             Op::Extents => give_extents(req, ExtentFlags::HOLE_ZERO),
             _ => req.fail(Errno::ENOTSUP),
         }
@@ -47,7 +48,8 @@ mod tests {
     fn there_is_nothing_to_read() {
         let bench = Bench::open(new(ZeroConfig {}).unwrap());
         assert_eq!((bench.limits().size, bench.limits().read_only()), (0, true));
-        bench.plain(Op::Flush, 0, 0).unwrap();
-        assert_eq!(bench.plain(Op::Write, 0, 0).unwrap_err(), Errno::ENOTSUP);
+        for op in [Op::Write, Op::Flush] {
+            assert_eq!(bench.plain(op, 0, 0).unwrap_err(), Errno::ENOTSUP);
+        }
     }
 }

@@ -33,6 +33,10 @@ const PLUGINS: &[Callbacks] = &[
         "WFTZzXMuC",
         &["data_base64=yes", "mlock=yes", "zstd=yes"],
     ),
+    entry("example1", "", &[]),
+    entry("example2", "", &[]),
+    entry("example3", "W", &[]),
+    entry("example4", "W", &[]),
     entry("floppy", "MBC", &[]),
     entry("full", "WTXMC", &[]),
     entry(
@@ -56,7 +60,7 @@ const PLUGINS: &[Callbacks] = &[
     entry("pattern", "WMC", &[]),
     entry("random", "WTZMC", &[]),
     entry("sparse-random", "WFTZXMBC", &[]),
-    entry("split", "WFTZXC", &[]),
+    entry("split", "WXC", &[]),
     entry("tmpdisk", "WFTMu", &[]),
     entry("zero", "MC", &[]),
 ];

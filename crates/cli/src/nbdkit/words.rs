@@ -6,7 +6,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use block::{Error, Result};
@@ -14,9 +14,7 @@ use config::{Arg, Schema};
 use graph::{GraphSpec, NodeSpec, Registry};
 
 use super::options::{self, Mistake};
-
-/// Files of parameters may name others, so deep and no deeper.
-const NESTING: u32 = 16;
+use crate::parameters;
 
 /// Where the manual of the peer says that plugins are; only shown in messages.
 pub const PLUGIN_FOLDER: &str = "/usr/lib/nbdkit/plugins";
@@ -30,15 +28,10 @@ const NOT_YET: &[&str] = &[
     "curl",
     "data",
     "eval",
-    "example1",
-    "example2",
-    "example3",
-    "example4",
     "floppy",
     "gcs",
     "golang",
     "guestfs",
-    "info",
     "iso",
     "libvirt",
     "linuxdisk",
@@ -47,13 +40,11 @@ const NOT_YET: &[&str] = &[
     "nfs",
     "ocaml",
     "ondemand",
-    "ones",
     "partitioning",
     "perl",
     "python",
     "rust",
     "sh",
-    "sparse-random",
     "split",
     "ssh",
     "tcl",
@@ -122,36 +113,11 @@ fn not_found(kind: &str, name: &str, later: bool) -> Mistake {
 /// # Errors
 /// A file cannot be read, or a word is no text.
 pub fn parameters(words: &[OsString]) -> Result<Vec<String>, Mistake> {
-    let mut found = Vec::new();
-    for word in words {
-        expand(word, Path::new(""), NESTING, &mut found)?;
-    }
-    Ok(found)
-}
-
-fn expand(word: &OsStr, from: &Path, nesting: u32, found: &mut Vec<String>) -> Result<(), Mistake> {
-    let text = options::text(word)?;
-    let file = text.strip_prefix('@').filter(|path| path.contains('/'));
-    let Some(file) = file else {
-        found.push(text);
-        return Ok(());
-    };
-    let path: PathBuf = from.join(file);
-    let shown = path.display();
-    if nesting == 0 {
-        return Err(Mistake::Error(format!(
-            "{shown}: files of parameters are nested too deeply"
-        )));
-    }
-    let contents = std::fs::read_to_string(&path)
-        .map_err(|error| Mistake::Error(format!("cannot open {shown}: {error}")))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    for line in contents.lines() {
-        if !line.is_empty() && !line.starts_with('#') {
-            expand(OsStr::new(line), folder, nesting - 1, found)?;
-        }
-    }
-    Ok(())
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| options::text(word))
+        .collect::<Result<_, _>>()?;
+    parameters::expand(&words).map_err(|error| Mistake::Error(parameters::told(&error)))
 }
 
 /// The graph that plugin, filters and parameters describe.
@@ -300,7 +266,7 @@ mod tests {
         std::fs::write(path("loop"), "@./loop\n").expect("writes");
         let word = format!("@{}", path("loop").display());
         let error = text(parameters(&[word.into()]).expect_err("endless"));
-        assert!(error.contains("nested too deeply"), "{error}");
+        assert!(error.contains("name each other more than"), "{error}");
         let error = text(parameters(&["@/no/such".into()]).expect_err("missing"));
         assert!(error.starts_with("cannot open /no/such: "), "{error}");
     }

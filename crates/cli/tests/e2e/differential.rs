@@ -193,6 +193,8 @@ fn the_same_script_has_the_same_answers() {
         &["file", "{}.img"],
         &["-r", "file", "{}.img"],
         &["null", "1M"],
+        &["full", "1M"],
+        &["-r", "pattern", "1M"],
     ] {
         both(&place, words, |clients| {
             assert_eq!(clients[0].size, clients[1].size, "{words:?}");

@@ -41,7 +41,20 @@ fn lists_have_one_line_for_each() {
         (
             "sources",
             &[
-                "file", "full", "memory", "null", "pattern", "random", "zero",
+                "example1",
+                "example2",
+                "example3",
+                "example4",
+                "file",
+                "full",
+                "info",
+                "memory",
+                "null",
+                "ones",
+                "pattern",
+                "random",
+                "sparse-random",
+                "zero",
             ][..],
         ),
         (

@@ -15,4 +15,5 @@ mod mistakes;
 mod nbdkit;
 mod peers;
 mod raw;
+mod sources;
 mod tls;

@@ -38,17 +38,21 @@ pub struct MemoryConfig {
 /// # Errors
 /// `Exhausted`, if not even an empty disk fits in memory.
 pub fn new(config: MemoryConfig) -> Result<Arc<dyn Source>> {
-    let size = config.size.0;
+    disk("memory", config.size.0, true)
+}
+
+/// A source called `name` whose one disk is empty; `shared` if more than one client gets at it.
+pub(crate) fn disk(name: &str, size: u64, shared: bool) -> Result<Arc<dyn Source>> {
     let Some(pages) = Pages::new(size) else {
         let what = format!("not enough memory for the tables of a disk of {size} bytes");
-        return Err(Error::new(ErrorKind::Exhausted, what).in_node(&"memory".into()));
+        return Err(Error::new(ErrorKind::Exhausted, what).in_node(&name.into()));
     };
     let pages = Arc::new(pages);
     let mut limits = Limits::new(size, OpSet::DISK.without(Op::GetId));
     limits.fua = Support::Native;
     limits.fast_zero = true;
-    limits.multi_conn = true;
-    Ok(single::source("memory", limits, move |reactor| {
+    limits.multi_conn = shared;
+    Ok(single::source(name, limits, move |reactor| {
         Rc::new(MemoryQueue {
             pages: pages.clone(),
             reactor: reactor.clone(),

@@ -1,7 +1,8 @@
 //! Every source passes the suite that every device must pass, on every driver of the loop.
 //!
-//! Sources that only pretend to store (null, full) or that verify what is written (pattern, random)
-//! are opened for reading: the rest of the suite is about getting back what was written.
+//! Sources that only pretend to store (null, ones, full) or that verify what is written (pattern,
+//! random, sparse-random) are opened for reading: the rest of the suite is about getting back what
+//! was written.
 
 use std::{
     future::Future,
@@ -100,17 +101,45 @@ fn memory() {
 }
 
 #[test]
-fn null_and_full() {
+fn null_ones_and_full() {
     // Not `zero`: the suite needs at least one byte.
     check("null", &["size=8M"], Access::ReadOnly, 6);
+    check("ones", &["size=8M"], Access::ReadOnly, 6);
     check("full", &["size=8M"], Access::ReadOnly, 6);
+}
+
+#[test]
+fn examples() {
+    check("example1", &[], Access::ReadWrite, 6);
+    for size in ["size=8M", "size=8388609"] {
+        check("example3", &[size], Access::ReadWrite, 10);
+        check("example4", &[size], Access::ReadWrite, 10);
+        check("example3", &[size], Access::ReadOnly, 6);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let file = format!("file={}", path.display());
+    check("example2", &[&file], Access::ReadWrite, 6);
+}
+
+#[test]
+fn info() {
+    // The clock is another one each time it is read, which no disk of the suite may be.
+    check("info", &["version"], Access::ReadWrite, 6);
+    check("info", &["address"], Access::ReadWrite, 6);
 }
 
 #[test]
 fn pattern_and_random() {
     for size in ["size=8M", "size=8388609"] {
         check("pattern", &[size], Access::ReadOnly, 6);
-        check("random", &[size, "seed=1"], Access::ReadOnly, 6);
+        check("pattern", &[size, "stride=1M"], Access::ReadOnly, 6);
+        for fast in ["fast=false", "fast=true"] {
+            check("random", &[size, "seed=1", fast], Access::ReadOnly, 6);
+        }
+        let words = [size, "seed=1", "percent=50", "runlength=64k"];
+        check("sparse-random", &words, Access::ReadOnly, 6);
     }
 }
 
