@@ -72,7 +72,7 @@ pub const WORKLOADS: &[Workload] = &[
 /// A RAM disk.
 fn memory() -> Arc<dyn Source> {
     let size = Size(1 << 24);
-    sources::memory::new(sources::memory::MemoryConfig { size }).expect("16 MiB fit")
+    sources::memory::new(sources::memory::MemoryConfig::sparse(size)).expect("16 MiB fit")
 }
 
 /// 4 KiB reads of data from the RAM disk.

@@ -46,7 +46,7 @@ pub use event_loop::{DriverKind, Island, Loop, Options, Progress, RingMode, Stat
 pub use file::{FileOptions, FileVerb, IoFile};
 pub use io::Io;
 pub use listener::{Accepted, ListenAddress, Listener};
-pub use mapping::Mapping;
+pub use mapping::{Mapping, lock_in_memory};
 pub use pools::Pools;
 pub use reactors::Reactors;
 pub use stream::Stream;

@@ -3,12 +3,12 @@
 use std::{fs::File, io, ptr::NonNull, sync::Arc};
 
 use block::{
-    SharedBuf,
+    SharedBuf, SharedMem,
     data::{Arena, BufIndex, CHUNK_ALIGN},
 };
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mlock, mmap, mmap_anonymous, munmap};
 
-/// A file's bytes as shared memory.
+/// A file's bytes, or memory of our own, as shared memory.
 pub struct Mapping(Area);
 
 struct Area {
@@ -50,6 +50,38 @@ impl Mapping {
         // and nothing copies into a buffer that a device hands out.
         Ok(unsafe { SharedBuf::from_owner(base, len, Box::new(mapping)) })
     }
+
+    /// `len` zero bytes. All of them are touched, so that no later use has to wait for one, or finds
+    /// that there is none.
+    pub fn anonymous(len: usize) -> io::Result<Arc<SharedBuf>> {
+        if len == 0 {
+            return Ok(SharedBuf::from_vec(Vec::new()));
+        }
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
+        // SAFETY: a fresh private mapping touches nobody's memory.
+        let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, flags) }?;
+        let mapping = Mapping(Area::new(base, len));
+        let base = mapping.0.base;
+        // SAFETY: the owner unmaps the range when it is dropped, and not before; it is mapped for
+        // reading and writing.
+        Ok(unsafe { SharedBuf::from_owner(base, len, Box::new(mapping)) })
+    }
+}
+
+/// Keeps memory from being swapped out, as long as it is mapped. A child of a fork starts without.
+///
+/// # Errors
+/// More than the limit of locked memory (`RLIMIT_MEMLOCK`), or than there is.
+pub fn lock_in_memory(memory: &Arc<SharedBuf>) -> io::Result<()> {
+    let whole = SharedMem::of_shared(memory.clone(), 0, memory.len());
+    if whole.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: the range is mapped while `whole` holds it. Whether its pages may be swapped out
+    // changes nothing that a program can see.
+    unsafe { mlock(whole.as_ptr().cast_mut().cast(), whole.len()) }?;
+    Ok(())
 }
 
 /// Memory for a loop's chunks, registered with its ring as buffer 0.

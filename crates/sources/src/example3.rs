@@ -6,7 +6,10 @@ use std::sync::Arc;
 use block::{Device, Exports, Local, OpenContext, Result, Source};
 use config::{Arg, Config, Size};
 
-use crate::{memory, registry};
+use crate::{
+    memory::{self, Allocator},
+    registry,
+};
 
 /// An empty disk in memory for each client, gone when the client is: an example.
 #[derive(Config, Debug, Clone, PartialEq, Eq)]
@@ -48,7 +51,10 @@ impl Source for Example3 {
     fn open<'a>(&'a self, cx: &'a OpenContext) -> Local<'a, Result<Arc<dyn Device>>> {
         // Connections are not equal: each sees what it wrote itself.
         let shared = false;
-        Box::pin(async move { memory::disk(&self.name, self.size, shared)?.open(cx).await })
+        Box::pin(async move {
+            let disk = memory::disk(&self.name, self.size, Allocator::Sparse, shared)?;
+            disk.source.open(cx).await
+        })
     }
 }
 

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use block::{Result, Source};
 use config::{Arg, Config, Size};
 
-use crate::{memory, registry};
+use crate::{
+    memory::{self, Allocator},
+    registry,
+};
 
 /// An empty disk in memory, shared by all clients: an example.
 #[derive(Config, Debug, Clone, PartialEq, Eq)]
@@ -22,7 +25,8 @@ pub struct Example4Config {
 /// # Errors
 /// As those of [`memory`].
 pub fn new(config: Example4Config) -> Result<Arc<dyn Source>> {
-    memory::disk("example4", config.size.0, true)
+    let disk = memory::disk("example4", config.size.0, Allocator::Sparse, true)?;
+    Ok(disk.source)
 }
 
 pub(crate) fn make(args: &[Arg]) -> Result<Arc<dyn Source>> {

@@ -3,6 +3,7 @@
 //! | module | what a client sees |
 //! | --- | --- |
 //! | [`mod@file`] | a file or block device, or all files of a directory |
+//! | [`data`] | what a short program on the command line says |
 //! | [`memory`] | a sparse disk in memory, shared by all clients |
 //! | [`null`] | reads zeroes, forgets writes |
 //! | [`ones`] | reads 0xff or another byte, forgets writes |
@@ -22,6 +23,7 @@
 
 mod base64;
 mod blob;
+pub mod data;
 pub mod example1;
 pub mod example2;
 pub mod example3;
@@ -34,6 +36,7 @@ pub mod memory;
 pub mod null;
 pub mod ones;
 pub mod pattern;
+mod prepared;
 pub mod random;
 mod registry;
 mod single;

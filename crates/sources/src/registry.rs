@@ -6,8 +6,8 @@ use block::{Error, ErrorKind, Result, Source};
 use config::{Arg, Config, ConfigError, Schema};
 
 use crate::{
-    example1, example2, example3, example4, file, full, info, memory, null, ones, pattern, random,
-    sparse_random, zero,
+    data, example1, example2, example3, example4, file, full, info, memory, null, ones, pattern,
+    random, sparse_random, zero,
 };
 
 /// One kind of source.
@@ -27,6 +27,7 @@ pub struct Entry {
 pub fn registry() -> &'static [Entry] {
     static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         let mut entries = vec![
+            entry::<data::DataConfig>("Bytes given on the command line", data::make),
             entry::<example1::Example1Config>("Example: one empty partition", example1::make),
             entry::<example2::Example2Config>("Example: a file, read-only", example2::make),
             entry::<example3::Example3Config>("Example: a disk per client", example3::make),
@@ -34,7 +35,7 @@ pub fn registry() -> &'static [Entry] {
             entry::<file::FileConfig>("A local file, block device or directory", file::make),
             entry::<full::FullConfig>("A full disk: reads zeroes, refuses writes", full::make),
             entry::<info::InfoConfig>("Tells about client and server", info::make),
-            entry::<memory::MemoryConfig>("A sparse disk in memory", memory::make),
+            entry::<memory::MemoryConfig>("A disk in memory", memory::make),
             entry::<null::NullConfig>("Reads zeroes, forgets writes", null::make),
             entry::<ones::OnesConfig>("Reads one byte, forgets writes", ones::make),
             entry::<pattern::PatternConfig>("Every 8 bytes hold their offset", pattern::make),

@@ -43,6 +43,10 @@ pub const TARGETS: &[Target] = &[
         name: "nbd_server_session",
         run: session::run,
     },
+    Target {
+        name: "data_program",
+        run: sources::data::fuzzing::fuzz,
+    },
 ];
 
 /// Runs the target of this name. For cargo-fuzz.

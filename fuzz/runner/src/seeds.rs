@@ -1,4 +1,4 @@
-//! The corpus: sessions between our client and our server, recorded.
+//! The corpus: sessions between our client and our server, recorded, and programs of the data source.
 //!
 //! For every kind of client and server the bytes of both directions are kept, each as input for the
 //! side that would receive them. Made anew by `cargo xtask fuzz --write-corpus`; inputs that a fuzzer
@@ -33,6 +33,11 @@ struct Session {
 
 /// Seeds of a target, by its name. Without a doubt different from one another, and in a fixed order.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
+    if target == "data_program" {
+        let mut programs = PROGRAMS.to_vec();
+        programs.sort_unstable();
+        return programs.into_iter().map(|text| text.into()).collect();
+    }
     let mut seeds = BTreeSet::new();
     for setup in setups() {
         for server in servers() {
@@ -63,6 +68,22 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     }
     seeds.into_iter().collect()
 }
+
+/// Programs that use the whole language of the data source.
+const PROGRAMS: &[&str] = &[
+    "0 1 2 3 @0x1fe 0x55 0xaa # a boot sector\n",
+    "( 0x55 0xAA )*2048 07*3 255",
+    "@0x1be 0 0 2 0 0x83 0x20 0x20 0 le32:1 le32:0x7ff @0x1fe le16:0xaa55 @^512",
+    "<file1 @^512 <file2[3:] @^512 <file3[:2]*16",
+    "<( i=0; while (:); do echo $i; done )[2:40]*3",
+    r#""Hello\n\x41\"\\" be16:1 be32:2 be64:3 le64:0xffffffffffffffff"#,
+    r"( 0x55 0xAA ) -> \boot ( @0x1fe \boot ) -> \sector \sector \sector[1:]*2",
+    "base64:aGVsbG8= ($c)*3 @+5 @-2 1",
+    r"1 2->\a $a*2 (\a @0 \a)->\a (\a @1 \a)[1:2]",
+    "$b",
+    "(1*7E)[1E:2E][:3] ((1 @^1G)*1000)[5:9]",
+    "(0 @+1M)*1M 0*1T",
+];
 
 /// Both directions of the transmission phase. The first 8 bytes choose mode, size, flags and limits.
 fn transmission(session: &Session) -> Vec<Vec<u8>> {

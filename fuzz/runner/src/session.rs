@@ -52,7 +52,7 @@ impl World {
             driver: DriverKind::Poll,
             ..reactor::Options::default()
         };
-        let config = sources::memory::MemoryConfig { size: Size(SIZE) };
+        let config = sources::memory::MemoryConfig::sparse(Size(SIZE));
         World {
             turns: Loop::new(options).expect("epoll is always there"),
             source: sources::memory::new(config).expect("64 KiB fit"),

@@ -16,6 +16,7 @@ use std::{
 };
 
 use block::{Error, Source};
+use config::Config as _;
 use graph::{GraphSpec, Registry};
 use reactor::{
     DriverKind, daemon,
@@ -243,8 +244,12 @@ fn configure(
         false => node,
     });
     let built = built.map_err(|error| Mistake::Error(words::told(&error)))?;
+    if plugin == "data" && options.debug_value("data", "AST", 0) != 0 {
+        tell_tree(&spec.source.args)?;
+    }
     for flag in &options.debug {
-        if !(flag.name == "nbdkit" && flag.flag.starts_with("backend.")) {
+        let of_server = flag.name == "nbdkit" && flag.flag.starts_with("backend.");
+        if !of_server && !(plugin == "data" && flag.name == "data" && flag.flag == "AST") {
             messages::warning(&format!(
                 "debug flag -D {}.{} was not used",
                 flag.name, flag.flag
@@ -273,6 +278,18 @@ fn tell_configuration(spec: &GraphSpec) {
     for node in nodes() {
         messages::debug(&format!("{}: config_complete", node.name));
     }
+}
+
+/// The tree of the data plugin's program: `-D data.AST=1`.
+fn tell_tree(args: &[config::Arg]) -> Result<(), Mistake> {
+    let told = |error: &block::Error| Mistake::Error(words::told(error));
+    let config = sources::data::DataConfig::from_args(args)
+        .map_err(|error| told(&graph::config_error(error)))?;
+    let lines = sources::data::ast(&config).map_err(|error| told(&error))?;
+    messages::debug("BEGIN AST (-D data.AST=1)");
+    lines.iter().for_each(|line| messages::debug(line));
+    messages::debug("END AST");
+    Ok(())
 }
 
 fn export_options(options: &Options) -> Result<exports::nbd::Options, Mistake> {

@@ -26,7 +26,6 @@ const NOT_YET: &[&str] = &[
     "cc",
     "cdi",
     "curl",
-    "data",
     "eval",
     "floppy",
     "gcs",

@@ -193,6 +193,9 @@ fn the_same_script_has_the_same_answers() {
         &["file", "{}.img"],
         &["-r", "file", "{}.img"],
         &["null", "1M"],
+        &["memory", "1M", "allocator=malloc"],
+        &["memory", "1M", "allocator=zstd"],
+        &["data", "(1 2 3 @^4096)*200 \"end\"", "size=1M"],
         &["full", "1M"],
         &["-r", "pattern", "1M"],
     ] {

@@ -41,6 +41,7 @@ fn lists_have_one_line_for_each() {
         (
             "sources",
             &[
+                "data",
                 "example1",
                 "example2",
                 "example3",

@@ -70,7 +70,12 @@ fn open(source: &dyn Source, access: Access) -> Result<Arc<dyn Device>> {
     })?;
     let mut cx = TestHost::new().context(run.reactor());
     cx.access = access;
-    let opened = run.block_on(source.open(&cx));
+    source.ready()?;
+    let started = run.block_on(source.start(&cx.reactor));
+    let opened = match started {
+        Ok(()) => run.block_on(source.open(&cx)),
+        Err(error) => Err(error),
+    };
     drop(cx);
     run.close(Duration::from_secs(5));
     opened
@@ -98,6 +103,38 @@ fn memory() {
         open(&*source, Access::ReadWrite).unwrap()
     };
     assert!(conformance::run(make, &mut SimLoop::new(1)).len() > 10);
+}
+
+#[test]
+fn memory_of_every_allocator() {
+    for allocator in ["allocator=malloc", "allocator=zstd"] {
+        for size in ["size=8M", "size=8388609", "size=600"] {
+            check("memory", &[size, allocator], Access::ReadWrite, 10);
+            check("memory", &[size, allocator], Access::ReadOnly, 6);
+        }
+        let make = |_: &Reactor| {
+            let source = source("memory", &["size=8M", allocator]).unwrap();
+            open(&*source, Access::ReadWrite).unwrap()
+        };
+        assert!(conformance::run(make, &mut SimLoop::new(1)).len() > 10);
+    }
+    let locked = ["size=600", "allocator=malloc,mlock=true"];
+    match source("memory", &locked).and_then(|source| source.ready()) {
+        Ok(()) => check("memory", &locked, Access::ReadWrite, 10),
+        Err(error) => eprintln!("SKIP: memory cannot be locked: {}", error.chain()),
+    }
+}
+
+#[test]
+fn data() {
+    // The suite begins with a disk of zeroes.
+    for program in ["0*8M", "0 @^4M (0 @+1023)*4K @+1 <(:)"] {
+        for allocator in ["allocator=sparse", "allocator=malloc", "allocator=zstd"] {
+            check("data", &[program, allocator], Access::ReadWrite, 10);
+        }
+        check("data", &[program], Access::ReadOnly, 6);
+    }
+    check("data", &["base64=AAAA", "size=600"], Access::ReadWrite, 10);
 }
 
 #[test]
