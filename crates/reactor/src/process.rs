@@ -69,6 +69,23 @@ pub fn with_clean_signals(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(empty) }
 }
 
+/// A copy of a descriptor that this process got from its parent, closed on exec. The parent's own
+/// number stays open, for whoever else was told of it.
+///
+/// # Errors
+/// No such descriptor is open, or there are too many.
+pub fn inherited_descriptor(number: u32) -> io::Result<OwnedFd> {
+    let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: fcntl takes any number, and fails for one that is not open; the copy is not numbered
+    // like a standard stream.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    match copy {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: a descriptor that was just made, and that nobody else knows.
+        copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+    }
+}
+
 /// Signals read from a descriptor.
 pub struct Signals(Arc<OwnedFd>);
 

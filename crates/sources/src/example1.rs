@@ -8,7 +8,14 @@ use std::sync::Arc;
 use block::{Result, SharedBuf, Source};
 use config::{Arg, Config};
 
-use crate::{blob, registry, single};
+use crate::{
+    blob,
+    partition_table::{
+        mbr::{self, Entry},
+        sectors,
+    },
+    registry, single,
+};
 
 /// A read-only disk of 100 MB with one empty partition: an example.
 #[derive(Config, Debug, Clone, PartialEq, Eq)]
@@ -19,7 +26,7 @@ pub struct Example1Config {}
 /// # Errors
 /// None: the signature is that of every source.
 pub fn new(_: Example1Config) -> Result<Arc<dyn Source>> {
-    let bytes = SharedBuf::from_vec(boot_sector().to_vec());
+    let bytes = SharedBuf::from_vec(boot_sector());
     Ok(single::source("example1", blob::limits(SIZE), move |_| {
         blob::queue(bytes.clone())
     }))
@@ -30,25 +37,18 @@ pub(crate) fn make(args: &[Arg]) -> Result<Arc<dyn Source>> {
 }
 
 const SIZE: u64 = 100 << 20;
-const SECTOR: usize = 512;
-/// Where the partition starts, in sectors: at 1 MiB, as partitioning programs have it.
-const START: u32 = 2048;
 
 /// A master boot record with one Linux partition up to the end of the disk.
-fn boot_sector() -> [u8; SECTOR] {
-    /// "Not to be had as cylinder, head and sector: look at the sector numbers."
-    const NO_CHS: [u8; 3] = [0xfe, 0xff, 0xff];
+fn boot_sector() -> Vec<u8> {
     const LINUX: u8 = 0x83;
-    let sectors = (SIZE / SECTOR as u64) as u32 - START;
-    let mut sector = [0; SECTOR];
-    let entry = &mut sector[446..462];
-    entry[1..4].copy_from_slice(&NO_CHS);
-    entry[4] = LINUX;
-    entry[5..8].copy_from_slice(&NO_CHS);
-    entry[8..12].copy_from_slice(&START.to_le_bytes());
-    entry[12..16].copy_from_slice(&sectors.to_le_bytes());
-    sector[510..].copy_from_slice(&[0x55, 0xaa]);
-    sector
+    /// Where the partition starts, in sectors: at 1 MiB, as partitioning programs have it.
+    const START: u64 = 2048;
+    mbr::record(&[Entry {
+        bootable: false,
+        system: LINUX,
+        start: START,
+        sectors: sectors(SIZE) - START,
+    }])
 }
 
 #[cfg(test)]

@@ -21,13 +21,7 @@ pub struct Example2Config {
 /// # Errors
 /// As those of [`mod@file`].
 pub fn new(config: Example2Config) -> Result<Arc<dyn Source>> {
-    let file = file::new(file::FileConfig {
-        file: Some(config.file),
-        dir: None,
-        direct: false,
-        fadvise: file::Fadvise::Normal,
-        lock: file::Lock::Auto,
-    })?;
+    let file = file::new(file::FileConfig::of(&config.file))?;
     Ok(Arc::new(Example2 {
         name: "example2".into(),
         file,

@@ -3,6 +3,11 @@
 //! | module | what a client sees |
 //! | --- | --- |
 //! | [`mod@file`] | a file or block device, or all files of a directory |
+//! | [`split`] | files, one after the other |
+//! | [`partitioning`] | files as the partitions of one disk |
+//! | [`tmpdisk`] | a fresh file system for every client |
+//! | [`ondemand`] | a file system for every export name, made when it is asked for |
+//! | [`linuxdisk`], [`iso`], [`floppy`] | a directory as a disk: ext2, ISO 9660, FAT32 |
 //! | [`data`] | what a short program on the command line says |
 //! | [`memory`] | a sparse disk in memory, shared by all clients |
 //! | [`null`] | reads zeroes, forgets writes |
@@ -29,20 +34,32 @@ pub mod example2;
 pub mod example3;
 pub mod example4;
 pub mod file;
+pub mod floppy;
 pub mod full;
 mod generated;
+mod image;
 pub mod info;
+pub mod iso;
+pub mod linuxdisk;
 pub mod memory;
+mod mkfs;
 pub mod null;
+pub mod ondemand;
 pub mod ones;
+mod partition_table;
+pub mod partitioning;
 pub mod pattern;
 mod prepared;
 pub mod random;
+mod regions;
 mod registry;
+mod scratch;
 mod single;
 pub mod sparse_random;
+pub mod split;
 #[cfg(test)]
 mod testing;
+pub mod tmpdisk;
 pub mod zero;
 
 pub use registry::{Entry, registry};

@@ -6,8 +6,8 @@ use block::{Error, ErrorKind, Result, Source};
 use config::{Arg, Config, ConfigError, Schema};
 
 use crate::{
-    data, example1, example2, example3, example4, file, full, info, memory, null, ones, pattern,
-    random, sparse_random, zero,
+    data, example1, example2, example3, example4, file, floppy, full, info, iso, linuxdisk, memory,
+    null, ondemand, ones, partitioning, pattern, random, sparse_random, split, tmpdisk, zero,
 };
 
 /// One kind of source.
@@ -33,17 +33,30 @@ pub fn registry() -> &'static [Entry] {
             entry::<example3::Example3Config>("Example: a disk per client", example3::make),
             entry::<example4::Example4Config>("Example: a disk in memory", example4::make),
             entry::<file::FileConfig>("A local file, block device or directory", file::make),
+            entry::<floppy::FloppyConfig>("A directory as a FAT32 disk", floppy::make),
             entry::<full::FullConfig>("A full disk: reads zeroes, refuses writes", full::make),
             entry::<info::InfoConfig>("Tells about client and server", info::make),
+            entry::<iso::IsoConfig>("Directories as a CD image", iso::make),
+            entry::<linuxdisk::LinuxdiskConfig>("A directory as a Linux disk", linuxdisk::make),
             entry::<memory::MemoryConfig>("A disk in memory", memory::make),
             entry::<null::NullConfig>("Reads zeroes, forgets writes", null::make),
+            entry::<ondemand::OndemandConfig>(
+                "A file system for every export name",
+                ondemand::make,
+            ),
             entry::<ones::OnesConfig>("Reads one byte, forgets writes", ones::make),
+            entry::<partitioning::PartitioningConfig>(
+                "Files as the partitions of one disk",
+                partitioning::make,
+            ),
             entry::<pattern::PatternConfig>("Every 8 bytes hold their offset", pattern::make),
             entry::<random::RandomConfig>("Repeatable random bytes", random::make),
             entry::<sparse_random::SparseRandomConfig>(
                 "Repeatable random bytes between holes",
                 sparse_random::make,
             ),
+            entry::<split::SplitConfig>("Files, one after the other", split::make),
+            entry::<tmpdisk::TmpdiskConfig>("A fresh file system for every client", tmpdisk::make),
             entry::<zero::ZeroConfig>("A disk of no bytes", zero::make),
         ];
         entries.sort_by_key(|entry| entry.name);

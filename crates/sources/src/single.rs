@@ -81,7 +81,8 @@ where
     }
 }
 
-fn read_only(device: Arc<dyn Device>) -> Arc<dyn Device> {
+/// The same device without what modifies it.
+pub(crate) fn read_only(device: Arc<dyn Device>) -> Arc<dyn Device> {
     if device.limits().read_only() {
         return device;
     }
@@ -89,6 +90,15 @@ fn read_only(device: Arc<dyn Device>) -> Arc<dyn Device> {
         device,
         |limits: &mut Limits| limits.mask(READ_ONLY),
         |_: &Reactor, next| Ok(Rc::new(Reader(next)) as Rc<dyn Queue>),
+    )
+}
+
+/// The same device, for one connection only: not to be spread over several.
+pub(crate) fn one_connection(device: Arc<dyn Device>) -> Arc<dyn Device> {
+    WrapDevice::new(
+        device,
+        |limits: &mut Limits| limits.multi_conn = false,
+        |_: &Reactor, next| Ok(next),
     )
 }
 

@@ -1,10 +1,11 @@
 //! For unit tests: a source on a real loop, used like a client would.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use block::{
-    Access, Data, Device, ExtentList, Flags, IoError, Iov, Limits, Op, OpenContext, Queue,
-    QueueExt, Request, Result, Source,
+    Access, Data, Device, Error, ErrorKind, ExtentList, Flags, Host, IoError, Iov, Limits, Local,
+    Op, OpenContext, Queue, QueueExt, Reactor, Request, Result, Source,
+    host::{Command, Output, UnixHandler, Watch},
 };
 use reactor::{DriverKind, Loop, Options};
 use testkit::TestHost;
@@ -25,6 +26,53 @@ pub(crate) fn context(run: &Loop, export: &str, access: Access) -> OpenContext {
     cx
 }
 
+/// A host that can run programs, and nothing else.
+pub(crate) struct ProgramHost;
+
+impl Host for ProgramHost {
+    fn spawn<'a>(&'a self, reactor: &'a Reactor, command: Command) -> Local<'a, Result<Output>> {
+        Box::pin(async move {
+            let ran = reactor.blocking(move || {
+                std::process::Command::new(&command.argv[0])
+                    .args(&command.argv[1..])
+                    .envs(command.env)
+                    .output()
+            });
+            let output = ran.await.expect("no panic");
+            let output = output.map_err(|e| Error::io("cannot run a program", e))?;
+            Ok(Output {
+                code: output.status.code(),
+                stdout: output.stdout,
+                stderr: output.stderr,
+            })
+        })
+    }
+
+    fn scratch<'a>(&'a self, _: &'a Reactor, _: u64) -> Local<'a, Result<Arc<dyn Device>>> {
+        Box::pin(async { Err(unsupported()) })
+    }
+
+    fn watch_file(&self, _: &Reactor, _: &Path, _: Box<dyn Fn()>) -> Result<Watch> {
+        Err(unsupported())
+    }
+
+    fn file_exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn listen_unix(&self, _: &Reactor, _: &Path, _: UnixHandler) -> Result<Watch> {
+        Err(unsupported())
+    }
+
+    fn shutdown(&self) {}
+
+    fn disconnect(&self, _: u64, _: bool) {}
+}
+
+fn unsupported() -> Error {
+    Error::new(ErrorKind::Unsupported, "this host only runs programs")
+}
+
 /// A loop on this driver; `None`, with a note, where the kernel forbids it.
 pub(crate) fn start(driver: DriverKind) -> Option<Loop> {
     let options = Options {
@@ -38,6 +86,29 @@ pub(crate) fn start(driver: DriverKind) -> Option<Loop> {
             None
         }
         Err(error) => panic!("{}", error.chain()),
+    }
+}
+
+/// Opens an export on a loop of its own that can run programs.
+pub(crate) fn open_alone(source: &dyn Source, export: &str) -> Result<Arc<dyn Device>> {
+    let mut run = start(DriverKind::Poll).expect("a loop starts");
+    let mut cx = context(&run, export, Access::ReadWrite);
+    cx.host = Arc::new(ProgramHost);
+    let opened = run.block_on(source.open(&cx));
+    drop(cx);
+    run.close(Duration::from_secs(5));
+    opened
+}
+
+/// Runs the suite that every device must pass against what `open` opens, on every driver.
+pub(crate) fn conform(open: impl Fn() -> Arc<dyn Device>) {
+    for driver in [DriverKind::Uring, DriverKind::Poll] {
+        let Some(mut run) = start(driver) else {
+            continue;
+        };
+        let ran = testkit::conformance::run(|_| open(), &mut run);
+        assert!(ran.len() > 10, "only {ran:?}");
+        run.close(Duration::from_secs(5));
     }
 }
 
@@ -59,8 +130,20 @@ impl Bench {
     }
 
     /// Opens an export on this loop.
-    pub fn on(mut run: Loop, source: &dyn Source, export: &str, access: Access) -> Result<Bench> {
-        let cx = context(&run, export, access);
+    pub fn on(run: Loop, source: &dyn Source, export: &str, access: Access) -> Result<Bench> {
+        Bench::with_host(run, source, export, access, TestHost::new())
+    }
+
+    /// Opens an export on this loop, with this host.
+    pub fn with_host(
+        mut run: Loop,
+        source: &dyn Source,
+        export: &str,
+        access: Access,
+        host: Arc<dyn Host>,
+    ) -> Result<Bench> {
+        let mut cx = context(&run, export, access);
+        cx.host = host;
         let device = run.block_on(source.open(&cx))?;
         device.limits().assert_valid();
         Bench::of(run, device)
@@ -105,6 +188,15 @@ impl Bench {
         let filled = self.call(Op::Read, at, len as u64, Flags::NONE, iov.into())?;
         assert!(filled.as_iov().unwrap().to_vec() == given, "{at}+{len}");
         Ok(given)
+    }
+
+    /// Reads the whole disk.
+    pub fn read_all(&self) -> Vec<u8> {
+        const STEP: u64 = 4 << 20;
+        let size = self.limits().size;
+        let steps = (0..size).step_by(STEP as usize);
+        let read = |at| self.read(at, STEP.min(size - at) as usize).unwrap();
+        steps.flat_map(read).collect()
     }
 
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), IoError> {

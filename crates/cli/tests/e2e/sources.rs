@@ -86,6 +86,24 @@ const CASES: &[Case] = &[
     case(&["data", "raw=abc", "size=5"], Same::Contents),
     case(&["data", "base64=aGVsbG8="], Same::Contents),
     case(&["data", "$again 3 $again", "again=1 2"], Same::Contents),
+    case(&["split", "one", "two", "one"], Same::Bytes),
+    case(&["partitioning", "one", "two"], Same::Contents),
+    case(
+        &[
+            "partitioning",
+            "partition-type=mbr",
+            "alignment=2048",
+            "mbr-id=0x0c",
+            "one",
+            "mbr-id=default",
+            "two",
+            "three",
+            "one",
+            "two",
+        ],
+        Same::Contents,
+    ),
+    case(&["partitioning", "partition-type=gpt", "one"], Same::Limits),
     named("", &["info"]),
     named("hello", &["info"]),
     named("a%20name", &["info", "mode=exportname"]),
@@ -112,6 +130,8 @@ const KEYS: &[&str] = &[
     "can_multi_conn",
     "can_cache",
 ];
+
+const FILES: &str = "the parts are files, with all that our files can do";
 
 /// What is different on purpose: source, what nbdinfo calls it, nbdkit's answer and ours, why.
 const DIFFERENCES: &[(&str, &str, bool, bool, &str)] = &[
@@ -165,6 +185,11 @@ const DIFFERENCES: &[(&str, &str, bool, bool, &str)] = &[
         true,
         "all clients share the disk",
     ),
+    ("split", "can_flush", false, true, FILES),
+    ("split", "can_fua", false, true, FILES),
+    ("split", "can_trim", false, true, FILES),
+    ("split", "can_multi_conn", false, true, FILES),
+    ("partitioning", "can_trim", false, true, FILES),
 ];
 
 /// The files that cases name.

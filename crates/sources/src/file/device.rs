@@ -4,7 +4,7 @@ use std::{fs::File, rc::Rc, sync::Arc};
 
 use block::{Device, Limits, Op, OpSet, Queue, Reactor, Result, Support};
 
-use super::{inode::Inode, open::Opened, queue::FileQueue};
+use super::{evict::Evict, inode::Inode, open::Opened, queue::FileQueue};
 use crate::single::READ_ONLY;
 
 /// A client's device.
@@ -30,6 +30,8 @@ pub(super) struct OpenFile {
     /// file ends inside a block. The size, if there is no such tail.
     pub tail: u64,
     pub limits: Arc<Limits>,
+    /// Keeps it out of the page cache, if that is wanted.
+    pub evict: Option<Evict>,
 }
 
 impl OpenFile {
@@ -47,6 +49,7 @@ impl OpenFile {
             block: opened.block,
             data: Arc::new(opened.data),
             sync: Arc::new(opened.sync),
+            evict: None,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `queue` | the data path |
 //! | `zero` | write zeroes and discard |
 //! | `extents` | where the holes are |
+//! | `evict` | keeping out of the page cache |
 //!
 //! *Opened when a client comes*, as that client may be served: for writing if the client may write
 //! and the file lets us, else for reading. Clients of one source share what is open.
@@ -24,6 +25,7 @@
 //! the directory can reach a file outside it. On kernels without openat2 no link is followed.
 
 mod device;
+mod evict;
 mod extents;
 mod inode;
 mod open;
@@ -34,7 +36,7 @@ use std::{
     collections::HashMap,
     fs::File,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
@@ -43,6 +45,7 @@ use block::{
 };
 use config::{Arg, Choice, Config};
 use device::{FileDevice, OpenFile};
+use evict::Evict;
 use inode::Key;
 use open::{Options, Place};
 
@@ -50,9 +53,10 @@ use crate::registry;
 
 /// A local file or block device, or all files of a directory.
 ///
-/// The file is opened for writing if that is allowed, else for reading only.
+/// The file is opened for writing if that is allowed, else for reading only. One of file, dir, fd and
+/// dirfd is needed.
 #[derive(Config, Debug, Clone, PartialEq, Eq)]
-#[config(check = FileConfig::one_of)]
+#[config(check = FileConfig::consistent)]
 pub struct FileConfig {
     /// The file or block device to serve.
     #[config(magic)]
@@ -62,12 +66,25 @@ pub struct FileConfig {
     /// Symbolic links are followed if they stay inside the directory.
     #[config(value = "DIR")]
     pub dir: Option<PathBuf>,
+    /// The descriptor of a file or block device that this process got from its parent.
+    ///
+    /// Clients may write if it is open for reading and writing. It is not locked unless lock= is given.
+    pub fd: Option<u32>,
+    /// The descriptor of a directory that this process got from its parent, to serve as with dir=.
+    pub dirfd: Option<u32>,
     /// Bypass the page cache (O_DIRECT).
     #[config(default = "false")]
     pub direct: bool,
     /// How the file will be read, for the kernel's read-ahead.
     #[config(default = "normal")]
     pub fadvise: Fadvise,
+    /// Keep what is read and written out of the page cache as far as possible.
+    ///
+    /// For large files that are copied once: other programs keep their cache.
+    #[config(default = "false")]
+    pub reduce_memory_pressure: bool,
+    /// The old spelling of reduce-memory-pressure.
+    pub cache: Option<Caching>,
     /// Which lock to hold while the file is open.
     ///
     /// The locks are those of open file descriptions over the whole file, which QEMU sees too.
@@ -86,6 +103,15 @@ pub enum Fadvise {
     Sequential,
 }
 
+/// What stays in the page cache.
+#[derive(Choice, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// What the kernel likes to keep.
+    Default,
+    /// As little as possible: the same as reduce-memory-pressure=true.
+    None,
+}
+
 /// Which lock to hold on an open file.
 #[derive(Choice, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
@@ -100,56 +126,76 @@ pub enum Lock {
 }
 
 impl FileConfig {
-    fn one_of(&self) -> Result<(), String> {
-        match (&self.file, &self.dir) {
-            (Some(_), Some(_)) => Err("file and dir cannot both be given".into()),
-            (None, None) => Err("file=<FILE> or dir=<DIR> is required".into()),
-            _ => Ok(()),
+    /// One file, with nothing special.
+    pub fn of(path: &Path) -> FileConfig {
+        FileConfig {
+            file: Some(path.to_owned()),
+            dir: None,
+            fd: None,
+            dirfd: None,
+            direct: false,
+            fadvise: Fadvise::Normal,
+            reduce_memory_pressure: false,
+            cache: None,
+            lock: Lock::Auto,
         }
+    }
+
+    fn consistent(&self) -> Result<(), String> {
+        let given = [
+            ("file", self.file.is_some()),
+            ("dir", self.dir.is_some()),
+            ("fd", self.fd.is_some()),
+            ("dirfd", self.dirfd.is_some()),
+        ];
+        let given: Vec<_> = given
+            .iter()
+            .filter(|(_, is)| *is)
+            .map(|(n, _)| *n)
+            .collect();
+        match given[..] {
+            [] => return Err("file=<FILE>, dir=<DIR>, fd=<N> or dirfd=<N> is required".into()),
+            [_] => {}
+            [one, other, ..] => return Err(format!("{one} and {other} cannot both be given")),
+        }
+        for (key, fd) in [("fd", self.fd), ("dirfd", self.dirfd)] {
+            if fd.is_some_and(|fd| fd <= 2) {
+                return Err(format!(
+                    "{key} cannot be standard input, output or error (0, 1, 2)"
+                ));
+            }
+        }
+        if self.fd.is_some() && self.direct {
+            return Err("direct cannot be given with fd: the descriptor is open already".into());
+        }
+        if self.cache == Some(Caching::Default) && self.reduce_memory_pressure {
+            return Err("cache=default contradicts reduce-memory-pressure=true".into());
+        }
+        Ok(())
+    }
+
+    fn evicts(&self) -> bool {
+        self.reduce_memory_pressure || self.cache == Some(Caching::None)
     }
 }
 
 /// The source. Opens nothing yet.
 ///
 /// # Errors
-/// `Config`, if both or neither of `file` and `dir` are given; `Io`, if a relative path cannot be
-/// made absolute because the current directory is gone.
+/// `Config`, if not exactly one of `file`, `dir`, `fd` and `dirfd` is given, or parameters contradict
+/// each other; `Io`, if a relative path cannot be made absolute because the current directory is gone.
 pub fn new(config: FileConfig) -> Result<Arc<dyn Source>> {
-    let name: Arc<str> = "file".into();
-    config
-        .one_of()
-        .map_err(|why| Error::new(ErrorKind::Config, why).in_node(&name))?;
-    // The process may change its directory before the file is opened.
-    let absolute = |path: &PathBuf| {
-        std::path::absolute(path)
-            .map_err(|e| Error::io(format!("cannot locate '{}'", path.display()), e))
-            .map_err(|e| e.in_node(&name))
-    };
-    let what = match (&config.file, &config.dir) {
-        (Some(file), _) => What::File(absolute(file)?),
-        (_, dir) => What::Dir {
-            path: absolute(dir.as_ref().expect("one of the two is given"))?,
-            fd: OnceLock::new(),
-        },
-    };
-    let shared = Shared {
-        name: name.clone(),
-        what,
-        options: Options {
-            direct: config.direct,
-            fadvise: config.fadvise,
-            lock: config.lock,
-        },
-        opened: Mutex::default(),
-    };
-    Ok(Arc::new(FileSource {
-        name,
-        shared: Arc::new(shared),
-    }))
+    Ok(Arc::new(FileSource::new(config, &"file".into())?))
 }
 
 pub(crate) fn make(args: &[Arg]) -> Result<Arc<dyn Source>> {
     new(registry::parse(args)?)
+}
+
+/// The path, whatever directory this process changes to.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|e| Error::io(format!("cannot locate '{}'", path.display()), e))
 }
 
 /// A device over a file that is open already, for temporary files and descriptors from elsewhere.
@@ -162,7 +208,23 @@ pub fn device(file: File, name: &Arc<str>) -> Result<Arc<dyn Device>> {
     Ok(Arc::new(FileDevice(Arc::new(OpenFile::new(opened, name)))))
 }
 
-struct FileSource {
+/// A device for reading the file at `path`, without a lock. Blocks.
+///
+/// # Errors
+/// As those of opening a [`FileConfig::file`].
+pub(crate) fn reader(path: &Path, name: &Arc<str>) -> Result<Arc<dyn Device>> {
+    let options = Options {
+        direct: false,
+        fadvise: Fadvise::Normal,
+        lock: Lock::None,
+        evict: false,
+    };
+    let opened = open::open(&Place::Path(path), false, &options).map_err(|e| e.in_node(name))?;
+    Ok(Arc::new(FileDevice(Arc::new(OpenFile::new(opened, name)))))
+}
+
+/// See [`new`]. Other sources that are made of files have these inside.
+pub(crate) struct FileSource {
     name: Arc<str>,
     shared: Arc<Shared>,
 }
@@ -180,6 +242,13 @@ enum What {
     File(PathBuf),
     Dir {
         path: PathBuf,
+        /// It is this descriptor of the parent's, and the path is for messages only.
+        number: Option<u32>,
+        fd: OnceLock<OwnedFd>,
+    },
+    /// A descriptor from the parent, which is taken over once.
+    Fd {
+        number: u32,
         fd: OnceLock<OwnedFd>,
     },
 }
@@ -199,13 +268,15 @@ impl Source for FileSource {
                     .and_then(|opened| open::probe_lock(&opened, &place, options.lock))
             }
             What::Dir { .. } => self.shared.dir().map(drop),
+            What::Fd { number, fd } => open::inherited(*number, fd)
+                .and_then(|fd| open::probe(&Place::Fd(fd, *number)).map(drop)),
         };
         found.map_err(|e| e.in_node(&self.name))
     }
 
     fn exports<'a>(&'a self, cx: &'a OpenContext) -> Local<'a, Result<Exports>> {
         Box::pin(async move {
-            if let What::File(_) = self.shared.what {
+            if let What::File(_) | What::Fd { .. } = self.shared.what {
                 return Ok(Exports::single());
             }
             let shared = self.shared.clone();
@@ -236,6 +307,60 @@ impl Source for FileSource {
 }
 
 impl FileSource {
+    /// The source of the node called `name`.
+    pub fn new(config: FileConfig, name: &Arc<str>) -> Result<FileSource> {
+        let consistent = config.consistent();
+        consistent.map_err(|why| Error::new(ErrorKind::Config, why).in_node(name))?;
+        // The process may change its directory before the file is opened.
+        let absolute = |path: &PathBuf| absolute(path).map_err(|e| e.in_node(name));
+        let empty = OnceLock::new;
+        let what = match &config {
+            FileConfig {
+                file: Some(file), ..
+            } => What::File(absolute(file)?),
+            FileConfig { dir: Some(dir), .. } => What::Dir {
+                path: absolute(dir)?,
+                number: None,
+                fd: empty(),
+            },
+            FileConfig { fd: Some(fd), .. } => What::Fd {
+                number: *fd,
+                fd: empty(),
+            },
+            _ => {
+                let number = config.dirfd.expect("one of the four is given");
+                What::Dir {
+                    path: format!("/dev/fd/{number}").into(),
+                    number: Some(number),
+                    fd: empty(),
+                }
+            }
+        };
+        let shared = Shared {
+            name: name.clone(),
+            what,
+            options: Options {
+                direct: config.direct,
+                fadvise: config.fadvise,
+                lock: config.lock,
+                evict: config.evicts(),
+            },
+            opened: Mutex::default(),
+        };
+        Ok(FileSource {
+            name: name.clone(),
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// How long the one file is now, in bytes. Blocks.
+    pub fn length(&self) -> Result<u64> {
+        let found = self.shared.place("").and_then(|place| {
+            open::open(&place, false, &self.shared.options).map(|opened| opened.size)
+        });
+        found.map_err(|e| e.in_node(&self.name))
+    }
+
     fn lost(&self, panicked: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::new(ErrorKind::Internal, "cannot open")
             .caused_by(panicked)
@@ -246,27 +371,34 @@ impl FileSource {
 impl Shared {
     /// The directory that is served. Opened once, so that what it is called later does not matter.
     fn dir(&self) -> Result<&OwnedFd> {
-        let What::Dir { path, fd } = &self.what else {
+        let What::Dir { path, number, fd } = &self.what else {
             unreachable!("asked only where a directory is served");
         };
-        match fd.get() {
-            Some(fd) => Ok(fd),
-            None => {
+        match (fd.get(), number) {
+            (Some(fd), _) => Ok(fd),
+            (None, Some(number)) => open::inherited_directory(*number, fd),
+            (None, None) => {
                 let opened = open::directory(path)?;
                 Ok(fd.get_or_init(|| opened))
             }
         }
     }
 
-    /// The file for a client. Blocks.
-    fn open(&self, export: &str, write: bool) -> Result<Arc<OpenFile>> {
-        let place = match &self.what {
-            What::File(path) => Place::Path(path),
+    /// Where the file of an export is.
+    fn place<'a>(&'a self, export: &'a str) -> Result<Place<'a>> {
+        match &self.what {
+            What::File(path) => Ok(Place::Path(path)),
+            What::Fd { number, fd } => Ok(Place::Fd(open::inherited(*number, fd)?, *number)),
             What::Dir { path, .. } => {
                 open::check_name(export)?;
-                Place::In(self.dir()?, export, path)
+                Ok(Place::In(self.dir()?, export, path))
             }
-        };
+        }
+    }
+
+    /// The file for a client. Blocks.
+    fn open(&self, export: &str, write: bool) -> Result<Arc<OpenFile>> {
+        let place = self.place(export)?;
         let slot = (open::probe(&place)?, write);
         if let Some(file) = self.table().get(&slot).and_then(Weak::upgrade) {
             return Ok(file);
@@ -279,7 +411,9 @@ impl Shared {
             return Ok(file);
         }
         open::lock(&opened, &place, self.options.lock)?;
-        let file = Arc::new(OpenFile::new(opened, &self.name));
+        let mut file = OpenFile::new(opened, &self.name);
+        file.evict = self.options.evict.then(Evict::default);
+        let file = Arc::new(file);
         table.retain(|_, file| file.strong_count() > 0);
         table.insert(slot, Arc::downgrade(&file));
         Ok(file)
@@ -288,6 +422,15 @@ impl Shared {
     fn table(&self) -> std::sync::MutexGuard<'_, HashMap<(Key, bool), Weak<OpenFile>>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The next fdatasync of this file, which is open, fails.
+#[cfg(test)]
+pub(crate) fn fail_next_flush(path: &Path, errno: block::Errno) {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).unwrap();
+    let inode = inode::Inode::of(Key::File(meta.dev(), meta.ino()));
+    inode.faults.lock().unwrap().push(errno);
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
+    sync::OnceLock,
 };
 
 use block::{Error, ErrorKind, Result};
@@ -28,6 +29,8 @@ pub(super) struct Options {
     pub direct: bool,
     pub fadvise: Fadvise,
     pub lock: Lock,
+    /// Keep it out of the page cache.
+    pub evict: bool,
 }
 
 /// Where a file is.
@@ -36,6 +39,8 @@ pub(super) enum Place<'a> {
     Path(&'a Path),
     /// A name in a directory, with the directory's path for messages.
     In(&'a OwnedFd, &'a str, &'a Path),
+    /// Open already, with the number that the parent gave it.
+    Fd(&'a OwnedFd, u32),
 }
 
 /// An opened file.
@@ -65,6 +70,7 @@ impl std::fmt::Display for Place<'_> {
         match self {
             Place::Path(path) => write!(f, "'{}'", path.display()),
             Place::In(_, name, dir) => write!(f, "'{}'", dir.join(name).display()),
+            Place::Fd(_, number) => write!(f, "descriptor {number}"),
         }
     }
 }
@@ -79,6 +85,8 @@ impl Place<'_> {
         match self {
             Place::Path(path) => Ok(fs::open(*path, flags, Mode::empty())?),
             Place::In(dir, name, _) => open_beneath(dir, name, flags),
+            // For looking at it; `open` does not come here.
+            Place::Fd(fd, _) => fd.try_clone(),
         }
     }
 }
@@ -92,6 +100,9 @@ pub(super) fn probe(place: &Place<'_>) -> Result<Key> {
 /// Opens for writing if `write` and if that is allowed, else for reading. Takes no lock.
 pub(super) fn open(place: &Place<'_>, write: bool, options: &Options) -> Result<Opened> {
     let key = probe(place)?;
+    if let Place::Fd(fd, _) = place {
+        return take_over(place, fd, key, write, options);
+    }
     // So that open(2) does not wait, whatever the file turns out to be. `IoFile` clears it again.
     let mut flags = OFlags::NONBLOCK;
     if options.direct {
@@ -127,19 +138,88 @@ pub(super) fn open(place: &Place<'_>, write: bool, options: &Options) -> Result<
             return Err(Error::new(ErrorKind::Busy, what));
         }
     }
-    let advice = match options.fadvise {
-        Fadvise::Normal => Advice::Normal,
-        Fadvise::Random => Advice::Random,
-        Fadvise::Sequential => Advice::Sequential,
-    };
-    // Advice that is not taken is no error.
-    let _ = fs::fadvise(&fd, 0, None, advice);
+    advise(&fd, options);
     measure(key, fd.into(), sync.into(), writable, options.direct)
         .map_err(|e| Error::io(format!("cannot find out the size of {place}"), e))
         .and_then(|opened| match opened {
             Some(opened) => Ok(opened),
             None => Err(no_direct(place)),
         })
+}
+
+fn advise(fd: &OwnedFd, options: &Options) {
+    let advice = match options.fadvise {
+        Fadvise::Normal => Advice::Normal,
+        Fadvise::Random => Advice::Random,
+        Fadvise::Sequential => Advice::Sequential,
+    };
+    // Advice that is not taken is no error.
+    let _ = fs::fadvise(fd, 0, None, advice);
+}
+
+/// Takes over a descriptor of the parent's, for writing if `write` and if it is open for that.
+fn take_over(
+    place: &Place<'_>,
+    fd: &OwnedFd,
+    key: Key,
+    write: bool,
+    options: &Options,
+) -> Result<Opened> {
+    let failed = |e: io::Error| Error::io(format!("cannot use {place}"), e);
+    let refused = |how: &str| {
+        let text = format!("{place} is open for {how}, and must be for reading and writing");
+        Error::new(ErrorKind::Config, text)
+    };
+    let flags = fs::fcntl_getfl(fd).map_err(|e| failed(e.into()))?;
+    let mode = flags & OFlags::RWMODE;
+    if mode == OFlags::WRONLY {
+        return Err(refused("writing only"));
+    }
+    // Writes would go to the end of the file, wherever they should.
+    if flags.contains(OFlags::APPEND) {
+        return Err(refused("appending"));
+    }
+    let data = fd.try_clone().map_err(failed)?;
+    // A description of its own for flushes, if we may open the file too.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let again = fs::open(
+        path,
+        mode | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let same = |again: &OwnedFd| fs::fstat(again).is_ok_and(|stat| self::key(&stat) == Some(key));
+    let sync = match again.ok().filter(same) {
+        Some(again) => again,
+        None => fd.try_clone().map_err(failed)?,
+    };
+    advise(&data, options);
+    let writable = write && mode == OFlags::RDWR;
+    let opened = measure(key, data.into(), sync.into(), writable, false).map_err(failed)?;
+    Ok(opened.expect("nothing is direct here"))
+}
+
+/// A descriptor that this process got from its parent, as a copy of ours that is kept in `slot`.
+pub(super) fn inherited(number: u32, slot: &OnceLock<OwnedFd>) -> Result<&OwnedFd> {
+    if let Some(fd) = slot.get() {
+        return Ok(fd);
+    }
+    let copy = reactor::process::inherited_descriptor(number)
+        .map_err(|e| Error::io(format!("cannot use descriptor {number}"), e))?;
+    Ok(slot.get_or_init(|| copy))
+}
+
+/// The same, and it is a directory.
+pub(super) fn inherited_directory(number: u32, slot: &OnceLock<OwnedFd>) -> Result<&OwnedFd> {
+    let fd = inherited(number, slot)?;
+    let failed = |e: Errno| Error::io(format!("cannot use descriptor {number}"), e.into());
+    let stat = fs::fstat(fd).map_err(failed)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Ok(fd),
+        _ => {
+            let text = format!("descriptor {number} is not a directory");
+            Err(Error::new(ErrorKind::Config, text).hint("serve a single file with fd="))
+        }
+    }
 }
 
 /// Takes over a file that is open already, for writing.
@@ -157,6 +237,8 @@ pub(super) fn adopt(file: File) -> Result<Opened> {
 pub(super) fn lock(opened: &Opened, place: &Place<'_>, lock: Lock) -> Result<()> {
     let kind = match lock {
         Lock::None => return Ok(()),
+        // Whoever opened it knows who else has.
+        Lock::Auto if matches!(place, Place::Fd(..)) => return Ok(()),
         Lock::Auto if opened.writable => FileLock::Exclusive,
         Lock::Auto | Lock::Shared => FileLock::Shared,
         Lock::Exclusive if opened.writable => FileLock::Exclusive,

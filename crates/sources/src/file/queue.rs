@@ -17,7 +17,7 @@ use block::{
 use reactor::{FileOptions, FileVerb, Io, IoFile};
 use rustix::fs::{Advice, fadvise};
 
-use super::{device::OpenFile, extents, inode::Turn};
+use super::{device::OpenFile, evict, extents, inode::Turn};
 
 /// One reactor's way into a file.
 pub(super) struct FileQueue(Rc<Shared>);
@@ -67,10 +67,13 @@ impl Shared {
         FileQueue(self.clone())
     }
 
-    fn submit(self: &Rc<Self>, req: Request) {
+    fn submit(self: &Rc<Self>, mut req: Request) {
         let op = req.op();
         if op.modifies() && !self.file.writable {
             return req.fail(Errno::ENOTSUP);
+        }
+        if self.file.evict.is_some() {
+            evict::watch(&self.file, &self.reactor, &mut req);
         }
         match op {
             Op::Read => self.read(req),

@@ -107,11 +107,9 @@ fn start(driver: DriverKind) -> Real {
 
 fn open(path: &Path, lock: file::Lock, direct: bool, access: Access) -> Result<Arc<dyn Device>> {
     let source = file::new(FileConfig {
-        file: Some(path.into()),
-        dir: None,
         direct,
-        fadvise: file::Fadvise::Normal,
         lock,
+        ..FileConfig::of(path)
     })?;
     let mut run = start(DriverKind::Poll);
     let mut cx = TestHost::new().context(run.reactor());

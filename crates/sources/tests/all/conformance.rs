@@ -226,6 +226,39 @@ fn file_direct() {
     }
 }
 
+#[test]
+fn split() {
+    let dir = tempfile::tempdir().unwrap();
+    let next = AtomicU64::new(0);
+    for lengths in [&[5000, 0, 3 << 20, 513, 5 << 20][..], &[4096, 4096], &[700]] {
+        let make = |access| {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let paths: Vec<_> = (0..lengths.len())
+                .map(|i| dir.path().join(format!("part-{number}-{i}")))
+                .collect();
+            let mut words = Vec::new();
+            for (path, &len) in paths.iter().zip(lengths) {
+                std::fs::File::create(path).unwrap().set_len(len).unwrap();
+                words.push(path.display().to_string());
+            }
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            let opened = open(&*source("split", &words).unwrap(), access).unwrap();
+            paths
+                .iter()
+                .for_each(|path| std::fs::remove_file(path).unwrap());
+            opened
+        };
+        for run in loops() {
+            let mut real = Real(run);
+            for (access, least) in [(Access::ReadWrite, 10), (Access::ReadOnly, 6)] {
+                let ran = conformance::run(|_| make(access), &mut real);
+                assert!(ran.len() >= least, "only {ran:?}");
+            }
+            real.0.close(Duration::from_secs(5));
+        }
+    }
+}
+
 /// A file system of another kind than the one tests usually run on.
 #[test]
 fn file_on_tmpfs() {

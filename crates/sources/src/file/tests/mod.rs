@@ -1,5 +1,7 @@
-//! Files as clients meet them: data path and durability here, opening and its errors in [`opening`].
+//! Files as clients meet them: data path and durability here, opening and its errors in [`opening`],
+//! descriptors and the page cache in [`given`].
 
+mod given;
 mod opening;
 
 use std::{

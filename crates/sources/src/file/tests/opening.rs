@@ -52,7 +52,8 @@ fn what_cannot_be_served_is_named() {
     let error = make(&words).err().expect("one of the two");
     assert_eq!(error.chain(), "file: file and dir cannot both be given");
     let error = make(&[]).err().expect("one of the two");
-    assert_eq!(error.chain(), "file: file=<FILE> or dir=<DIR> is required");
+    let wanted = "file: file=<FILE>, dir=<DIR>, fd=<N> or dirfd=<N> is required";
+    assert_eq!(error.chain(), wanted);
 }
 
 #[test]
