@@ -31,7 +31,7 @@ pub enum Profile {
     Dist,
 }
 
-/// Builds one of the programs and returns where it is.
+/// Builds one of the programs, with all its features, and returns where it is.
 ///
 /// `BLKIT_PROGRAMS` may name a folder that has such programs already, as a packager's build does:
 /// then nothing is built.
@@ -51,6 +51,7 @@ pub fn build(bin: &str, profile: Profile) -> Result<PathBuf, String> {
     let output = Command::new(cargo)
         .args(["build", "--profile", profile, "--bin", bin])
         .args(MEASURED.iter().flat_map(|package| ["-p", package]))
+        .args(["--features", "blkit-cli/tls"])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root())
         .stderr(Stdio::inherit())

@@ -329,7 +329,7 @@ mod tests {
         let wide = "@./d\n".repeat(300);
         let files = [("/b", wide.as_str()), ("/d", &many), ("/e", "")];
         let error = expanded(&["@/b"], &files).unwrap_err();
-        assert_eq!(error, "@/d: more than 65536 parameters");
+        assert_eq!(error, "@/./d: more than 65536 parameters");
         let long = "x=1\n".repeat(65_537);
         let error = expanded(&["@/c"], &[("/c", &long)]).unwrap_err();
         assert_eq!(error, "@/c: more than 65536 parameters");

@@ -179,11 +179,16 @@ impl Bench {
         })
     }
 
+    /// Reads once, into memory of the callee: for bytes that change by themselves.
+    pub fn given(&self, at: u64, len: usize) -> Result<Vec<u8>, IoError> {
+        let given = self.call(Op::Read, at, len as u64, Flags::NONE, Data::Wanted)?;
+        Ok(given.as_given().expect("a wanted read is given").to_vec())
+    }
+
     /// Reads twice, once into memory of the callee and once into memory of the caller: both must
     /// give the same.
     pub fn read(&self, at: u64, len: usize) -> Result<Vec<u8>, IoError> {
-        let given = self.call(Op::Read, at, len as u64, Flags::NONE, Data::Wanted)?;
-        let given = given.as_given().expect("a wanted read is given").to_vec();
+        let given = self.given(at, len)?;
         let iov = self.memory(&vec![0xee; len]);
         let filled = self.call(Op::Read, at, len as u64, Flags::NONE, iov.into())?;
         assert!(filled.as_iov().unwrap().to_vec() == given, "{at}+{len}");

@@ -1,4 +1,4 @@
-//! `cargo xtask bench nbd|micro`: what blkit and its peers cost, side by side.
+//! `cargo xtask bench nbd|tls|micro`: what blkit and its peers cost, side by side.
 //!
 //! **Why so.** Absolute figures drift with the machine and its neighbours, so every figure is taken
 //! in one run beside those of the peers, in alternation, several times, and the median counts. CPU
@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod rows;
 mod servers;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ pub use servers::{Disk, Kind, SIZE, Server, World};
 const USAGE: &str = "\
 usage: cargo xtask bench nbd [--quick | --full] [--rows TEXT] [--seconds S] [--rounds N]
                              [--size MIB] [--output FILE]
+       cargo xtask bench tls [--output FILE]
        cargo xtask bench micro [--output FILE]
 
 Measures the `dist` build, which it makes, or the programs of the folder in BLKIT_PROGRAMS.";
@@ -32,6 +34,7 @@ Measures the `dist` build, which it makes, or the programs of the folder in BLKI
 pub fn run(words: &[String]) -> Result<ExitCode, String> {
     match words.split_first() {
         Some((name, rest)) if name == "nbd" => nbd::run(rest)?,
+        Some((name, rest)) if name == "tls" => tls::run(rest)?,
         Some((name, rest)) if name == "micro" => micro::run(rest)?,
         _ => return Err(USAGE.into()),
     }

@@ -155,7 +155,7 @@ pub fn world(size: u64, profile: Profile) -> Result<World, String> {
 }
 
 /// Writes a file of data, so that it has no holes and lies in the page cache.
-fn make_file(path: &std::path::Path, size: u64) -> Result<(), String> {
+pub fn make_file(path: &std::path::Path, size: u64) -> Result<(), String> {
     use std::io::Write;
     let fail = |error| format!("{}: {error}", path.display());
     if path.exists() {

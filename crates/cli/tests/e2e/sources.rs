@@ -77,7 +77,7 @@ const CASES: &[Case] = &[
     ),
     case(&["memory", "1M"], Same::Bytes),
     case(&["memory", "1M", "allocator=malloc"], Same::Bytes),
-    case(&["memory", "1M", "allocator=zstd"], Same::Bytes),
+    // Not memory with zstd: nbdkit 1.32 crashes when it is asked for the extents of an empty one.
     case(&["data", PROGRAM], Same::Contents),
     case(
         &["data", PROGRAM, "size=1M", "allocator=zstd"],

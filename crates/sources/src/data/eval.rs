@@ -26,6 +26,10 @@ pub(super) trait Sink {
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Errno>;
     fn zero(&mut self, at: u64, len: u64) -> Result<(), Errno>;
+    /// Writes what is kept back: nothing more comes.
+    fn finish(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
 }
 
 /// Bytes of a node. Reads everything outside that is part of it.
@@ -63,7 +67,8 @@ pub(super) fn measure(node: &Node, outside: &dyn Outside) -> Result<u64, Fault> 
 /// Writes bytes `0..to` of a measured tree to the start of the sink, in at most so many `steps`.
 pub(super) fn write<S: Sink>(node: &Node, to: u64, sink: &mut S, steps: u64) -> Result<(), Fault> {
     let mut writer = Writer { steps };
-    let result = writer.emit(node, 0, to, sink, 0);
+    let emitted = writer.emit(node, 0, to, sink, 0);
+    let result = emitted.and_then(|()| Ok(sink.finish()?));
     result.map_err(|stop| match stop {
         Stop::Steps(at) => Fault::new(at, "the data takes too many steps to make"),
         Stop::Sink(errno) => Fault {

@@ -33,22 +33,6 @@ impl<'a> Filler<'a> {
         }
     }
 
-    /// Writes what is gathered.
-    pub fn finish(&mut self) -> Result<(), Errno> {
-        let len = self.gathered.len() as u64;
-        if len == 0 {
-            return Ok(());
-        }
-        if self.gathered.iter().all(|byte| *byte == 0) {
-            self.store.zero_bytes(self.at, len)?;
-        } else {
-            self.memory = self.memory.checked_sub(len).ok_or(Errno::ENOMEM)?;
-            self.store.write_bytes(self.at, &self.gathered)?;
-        }
-        self.gathered.clear();
-        Ok(())
-    }
-
     /// Makes `at` the place behind what is gathered, and tells how much still fits.
     fn room(&mut self, at: u64) -> Result<u64, Errno> {
         let end = self.at + self.gathered.len() as u64;
@@ -70,6 +54,21 @@ impl Sink for Filler<'_> {
             self.gathered.extend_from_slice(&bytes[..n]);
             (at, bytes) = (at + n as u64, &bytes[n..]);
         }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Errno> {
+        let len = self.gathered.len() as u64;
+        if len == 0 {
+            return Ok(());
+        }
+        if self.gathered.iter().all(|byte| *byte == 0) {
+            self.store.zero_bytes(self.at, len)?;
+        } else {
+            self.memory = self.memory.checked_sub(len).ok_or(Errno::ENOMEM)?;
+            self.store.write_bytes(self.at, &self.gathered)?;
+        }
+        self.gathered.clear();
         Ok(())
     }
 

@@ -211,7 +211,7 @@ fn the_usual_programs_find_no_fault() {
     let (dir, wanted) = sample();
     let out = tempfile::tempdir().unwrap();
     let volume = out.path().join("volume");
-    for words in [&[][..], &["size=600M"]] {
+    for words in [&[][..], &["size=2G"]] {
         let bench = Bench::open(made(dir.path(), words).unwrap());
         let size = bench.limits().size;
         let file = fs::File::create(&volume).unwrap();
