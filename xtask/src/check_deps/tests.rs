@@ -116,6 +116,7 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     (&["config", "block"], &["normal:block"], "config-low"),
     (&["nbd", "block"], &["normal:block"], "protocols-alone"),
     (&["virtio", "block"], &["build:block"], "protocols-alone"),
+    (&["tls", "block"], &["normal:block"], "tls-alone"),
     (&["reactor", "nbd"], &["normal:nbd"], "reactor-imports"),
     (&["filters", "reactor"], &["normal:reactor"], "filters-pure"),
     (&["formats", "sources"], &["normal:sources"], "filters-pure"),
@@ -155,6 +156,8 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     (&["novelty"], &[], "crate-has-rule"),
     (&["sources"], &["normal:@tokio"], "tokio-named-places"),
     (&["exports"], &["normal:@tokio-util"], "tokio-named-places"),
+    (&["exports"], &["normal:@openssl"], "openssl-named-places"),
+    (&["sources"], &["normal:@rustls"], "openssl-named-places"),
     (&["filters"], &["normal:@libc"], "no-system-calls"),
     (&["nbd"], &["build:@rustix"], "no-system-calls"),
     // A path outside the workspace.
