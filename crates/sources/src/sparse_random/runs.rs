@@ -212,21 +212,28 @@ impl Runs {
 
 impl Level {
     /// The probabilities over twice the range. All sums are of positive numbers, so that nothing is
-    /// lost, however small they are.
+    /// lost, however small they are; and what rounding adds or takes would double with each level, so
+    /// the ways to leave are made to add up to leaving.
     fn twice(&self) -> Level {
         let both = |f: &dyn Fn(usize, usize) -> f64| [f(0, 1), f(1, 0)];
         let leaves = self.leaves.map(|leaves| 2.0 * leaves - leaves * leaves);
+        let back = both(&|same, other| {
+            self.back[same] * (self.back[same] + 2.0 * self.constant[same])
+                + self.change[same] * self.change[other]
+        });
+        let change = both(&|same, other| {
+            let stays = |state: usize| self.constant[state] + self.back[state];
+            self.change[same] * (stays(same) + stays(other))
+        });
+        let scale = both(&|state, _| match back[state] + change[state] {
+            0.0 => 1.0,
+            sum => leaves[state] / sum,
+        });
         Level {
             constant: leaves.map(|leaves| 1.0 - leaves),
             leaves,
-            back: both(&|same, other| {
-                self.back[same] * (self.back[same] + 2.0 * self.constant[same])
-                    + self.change[same] * self.change[other]
-            }),
-            change: both(&|same, other| {
-                let stays = |state: usize| self.constant[state] + self.back[state];
-                self.change[same] * (stays(same) + stays(other))
-            }),
+            back: both(&|state, _| back[state] * scale[state]),
+            change: both(&|state, _| change[state] * scale[state]),
         }
     }
 }
@@ -369,8 +376,7 @@ mod tests {
     /// The probabilities are those of the chain itself, drawn block by block.
     #[test]
     fn levels_add_up() {
-        // What rounding leaves of 54 levels.
-        const CLOSE: f64 = 1e-7;
+        const CLOSE: f64 = 1e-9;
         let runs = Runs::new(0, 54, 0.1, 4096.0);
         for level in &runs.levels {
             for state in 0..2 {
