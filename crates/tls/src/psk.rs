@@ -23,7 +23,7 @@ const DECOY: usize = 32;
 
 /// Users and their keys.
 pub struct Keys {
-    users: HashMap<String, Box<[u8]>>,
+    users: ByUser,
     /// What unknown users are checked against. Nobody has it, so they fail where a wrong key does,
     /// and cannot find out who is known.
     decoy: [u8; DECOY],
@@ -53,8 +53,11 @@ impl Keys {
     }
 }
 
+/// Keys by the names of their users.
+type ByUser = HashMap<String, Box<[u8]>>;
+
 /// Errors are the number of a line and what is wrong with it; keys are never part of them.
-fn parse(text: &str) -> Result<HashMap<String, Box<[u8]>>, (usize, String)> {
+fn parse(text: &str) -> Result<ByUser, (usize, String)> {
     let mut users = HashMap::new();
     for (n, line) in text.lines().enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {
