@@ -18,6 +18,7 @@
 //!   What it may ask but not have is an error reply, and the connection goes on.
 //! * Nothing is allocated per request or per reply in the transmission phase, save for error
 //!   texts and block status, which are written to a buffer of the caller.
+//! * Whoever debugs a handshake is told what passes, by `tracing`; nothing else is logged.
 //! * All integers on the wire are big-endian; all sizes are in bytes.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -26,6 +27,7 @@ pub mod client;
 pub mod errno;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod names;
 pub mod proto;
 pub mod server;
 mod violation;

@@ -14,7 +14,10 @@ use std::{
     },
 };
 
-use tracing::field::{Field, Visit};
+use tracing::{
+    field::{Field, Visit},
+    span::{Attributes, Id},
+};
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
 /// Where errors go.
@@ -160,20 +163,63 @@ fn one_line(text: &str) -> String {
     crate::report::one_line(text)
 }
 
-/// Tells what the libraries log: warnings and errors as errors, the rest as debug lines.
-pub struct Bridge;
+/// Tells what the libraries log: warnings and errors as errors, the rest as debug lines. What they
+/// log about a client (a span with its number as `id`) begins with the plugin's name and the number.
+pub struct Bridge {
+    /// The plugin's name.
+    pub plugin: String,
+}
+
+impl Bridge {
+    fn prefix<S>(&self, event: &tracing::Event<'_>, cx: &Context<'_, S>) -> String
+    where
+        S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    {
+        cx.event_scope(event)
+            .into_iter()
+            .flatten()
+            .find_map(|span| span.extensions().get::<Client>().map(|client| client.0))
+            .map_or(String::new(), |client| {
+                format!("{}[{client}]: ", self.plugin)
+            })
+    }
+}
+
+/// The client that a span is about.
+struct Client(u64);
+
+struct FindClient(Option<Client>);
+
+impl Visit for FindClient {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "id" {
+            self.0 = Some(Client(value));
+        }
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+}
 
 impl<S> Layer<S> for Bridge
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        let mut found = FindClient(None);
+        attributes.record(&mut found);
+        if let (Some(client), Some(span)) = (found.0, cx.span(id)) {
+            span.extensions_mut().insert(client);
+        }
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, cx: Context<'_, S>) {
         let mut text = Text(String::new());
         event.record(&mut text);
+        let prefix = self.prefix(event, &cx);
         match *event.metadata().level() {
-            tracing::Level::ERROR => error(&text.0),
+            tracing::Level::ERROR => error_in(&prefix, &text.0),
             tracing::Level::WARN => warning(&text.0),
-            _ => debug(&text.0),
+            _ => debug_in(&prefix, &text.0),
         }
     }
 }

@@ -65,16 +65,6 @@ fn run(options: &Options) -> Result<ExitCode, Mistake> {
         options.log.clone(),
     )
     .map_err(Mistake::Error)?;
-    let level = if options.verbose {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::WARN
-    };
-    tracing_subscriber::registry()
-        .with(level)
-        .with(messages::Bridge)
-        .init();
-
     let registry = Registry::standard();
     let filters = options
         .filters
@@ -86,6 +76,18 @@ fn run(options: &Options) -> Result<ExitCode, Mistake> {
         .first()
         .map(|word| words::plugin(&registry, word))
         .transpose()?;
+    let level = if options.verbose {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::WARN
+    };
+    let bridge = messages::Bridge {
+        plugin: plugin.unwrap_or("nbdkit").to_owned(),
+    };
+    tracing_subscriber::registry()
+        .with(level)
+        .with(bridge)
+        .init();
     match (options.mode, plugin) {
         (Mode::Help, plugin) => print(&info::help(&registry, &filters, plugin)),
         (Mode::Version, plugin) => print(&info::version(&filters, plugin)),

@@ -99,8 +99,7 @@ async fn oldstyle(session: &Session<'_>, transport: Transport, buf: RecvBuf) -> 
         Ok(device) => device,
         Err(error) => {
             Counters::add(&server.counters.refused);
-            let id = session.member.id;
-            tracing::debug!("client {id}: refused: {}", error.chain());
+            tracing::debug!("refused: {}", error.chain());
             return None;
         }
     };
@@ -131,7 +130,7 @@ enum Verdict {
 
 fn broke_rules(session: &Session<'_>, violation: &nbd::Violation) -> Verdict {
     Counters::add(&session.member.server.counters.violations);
-    tracing::debug!("client {}: {violation}", session.member.id);
+    tracing::debug!("{violation}");
     Verdict::Leave
 }
 
@@ -192,7 +191,7 @@ async fn credentials(session: &Session<'_>) -> Result<tls::Session, Refused> {
     match made {
         Ok(Ok(tls)) => Ok(tls),
         Ok(Err(error)) => {
-            tracing::debug!("client {}: {error}", session.member.id);
+            tracing::debug!("{error}");
             Err(no())
         }
         Err(panicked) => {
@@ -215,7 +214,7 @@ async fn start_tls(
         }
         Err(error) => {
             Counters::add(&session.member.server.counters.tls_failures);
-            tracing::debug!("client {}: {error}", session.member.id);
+            tracing::debug!("{error}");
             None
         }
     }

@@ -85,7 +85,10 @@ impl Reader<'_> {
             self.make_room();
             match self.receive().await {
                 None => return Ok(()),
-                Some(0) => return Err(Lost),
+                Some(0) => {
+                    tracing::debug!("client closed input socket, closing connection");
+                    return Err(Lost);
+                }
                 Some(_) => {}
             }
         }
@@ -103,7 +106,10 @@ impl Reader<'_> {
             }
         };
         match command {
-            Command::Disconnect => return Ok(true),
+            Command::Disconnect => {
+                tracing::debug!("client sent NBD_CMD_DISC, closing connection");
+                return Ok(true);
+            }
             Command::Write {
                 offset,
                 length,

@@ -5,6 +5,7 @@ use std::{cell::RefCell, future::Future, pin::pin, sync::Arc, task::Poll};
 use block::{Access, Client, Device, Normalize, OpenContext, Reactor, RecvBuf};
 use nbd::server::Negotiated;
 use reactor::Stream;
+use tracing::Instrument;
 
 use super::{
     connection::Connection,
@@ -82,6 +83,7 @@ impl<'a> Session<'a> {
             Poll::Ready(())
         })
         .await;
+        tracing::debug!("accepted connection");
         let server = &self.member.server;
         let _turn = match &server.turn {
             Some(lock) => Some(lock.exclusive(0..1).await),
@@ -114,7 +116,9 @@ impl<'a> Session<'a> {
     async fn haggle_in_time(&self, stream: Stream, buf: RecvBuf) -> Option<Haggled> {
         let server = &self.member.server;
         let mut deadline = pin!(self.reactor.sleep(server.options.handshake_timeout));
-        let mut haggling = pin!(haggle(self, Transport::Plain(stream), buf));
+        // What is logged meanwhile says which client it is about.
+        let span = tracing::debug_span!("client", id = self.member.id);
+        let mut haggling = pin!(haggle(self, Transport::Plain(stream), buf).instrument(span));
         std::future::poll_fn(|cx| {
             if self.member.control.asked() != Ask::Nothing {
                 return Poll::Ready(None);

@@ -2,6 +2,7 @@
 
 use super::export::{BlockSizes, ExportInfo, Refused};
 use super::options::{OpenRequest, Purpose};
+use super::told;
 use crate::proto;
 use crate::wire::clip;
 
@@ -56,10 +57,14 @@ pub(super) fn block_size_info(out: &mut Vec<u8>, option: u32, sizes: BlockSizes)
 
 pub(super) fn refuse(out: &mut Vec<u8>, option: u32, refused: &Refused) {
     let code = refused.code | proto::REP_FLAG_ERROR;
+    told::refused(option, refused);
     reply(out, option, code, &[clip(&refused.text).as_bytes()]);
 }
 
 pub(super) fn reply(out: &mut Vec<u8>, option: u32, kind: u32, data: &[&[u8]]) {
+    if kind == proto::REP_ACK || kind & proto::REP_FLAG_ERROR != 0 {
+        told::reply(option, kind);
+    }
     let length: usize = data.iter().map(|part| part.len()).sum();
     out.extend_from_slice(&proto::REP_MAGIC.to_be_bytes());
     out.extend_from_slice(&option.to_be_bytes());

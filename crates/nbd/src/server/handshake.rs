@@ -9,6 +9,7 @@ use super::answer::{block_size_info, describe, option_of, refuse, reply};
 use super::export::BlockSizePolicy;
 use super::export::{Context, ExportInfo, Negotiated, Refused, ServerOptions, TlsMode};
 use super::options::{self, ContextRequest, OpenRequest, Purpose};
+use super::told;
 use super::transmission::Served;
 use crate::Violation;
 use crate::proto::{self, Mode, limits};
@@ -87,6 +88,7 @@ impl Handshake {
 
     /// What to send before anything is received.
     pub fn greeting(&self) -> [u8; proto::GREETING_LEN] {
+        told::greeting(self.handshake_flags());
         let mut bytes = [0; proto::GREETING_LEN];
         bytes[..8].copy_from_slice(&proto::INIT_MAGIC.to_be_bytes());
         bytes[8..16].copy_from_slice(&proto::OPT_MAGIC.to_be_bytes());
@@ -189,7 +191,9 @@ impl Handshake {
                 Ok(None)
             }
             (Ok(info), Purpose::ExportName) => {
+                let wants = request.clone();
                 let negotiated = self.enter(request, &info);
+                told::granted(&wants, negotiated.served.flags, &info);
                 out.extend_from_slice(&info.size.to_be_bytes());
                 out.extend_from_slice(&negotiated.served.flags.to_be_bytes());
                 if !self.no_zeroes {
@@ -201,12 +205,14 @@ impl Handshake {
                 // Described as it would be entered, but nothing is used up.
                 let contexts = self.contexts_for(&request.name).map_or(0, Vec::len);
                 let served = self.served(&request, &info, contexts);
+                told::granted(&request, served.flags, &info);
                 describe(out, &request, &info, served.flags);
                 Ok(None)
             }
             (Ok(info), Purpose::Go) => {
                 let wants = request.clone();
                 let negotiated = self.enter(request, &info);
+                told::granted(&wants, negotiated.served.flags, &info);
                 describe(out, &wants, &info, negotiated.served.flags);
                 Ok(Some(negotiated))
             }
@@ -224,11 +230,7 @@ impl Handshake {
         let State::Due(Due::Contexts(request)) = state else {
             panic!("no contexts are due")
         };
-        let option = if request.list {
-            proto::OPT_LIST_META_CONTEXT
-        } else {
-            proto::OPT_SET_META_CONTEXT
-        };
+        let option = request.option();
         let offered = match answer {
             Ok(offered) => offered,
             Err(refused) => return refuse(out, option, &refused),
@@ -240,6 +242,7 @@ impl Handshake {
         };
         if request.list {
             for context in matching() {
+                told::context(option, context, 0);
                 let name = context.name.as_bytes();
                 reply(out, option, proto::REP_META_CONTEXT, &[&[0; 4], name]);
             }
@@ -250,6 +253,7 @@ impl Handshake {
                 return refuse(out, option, &refused);
             }
             for context in &chosen {
+                told::context(option, context, context.id);
                 let (id, name) = (context.id.to_be_bytes(), context.name.as_bytes());
                 reply(out, option, proto::REP_META_CONTEXT, &[&id, name]);
             }
@@ -377,6 +381,7 @@ impl Handshake {
 
     /// The client's flags have the same bits as those they answer.
     fn client_flags(&mut self, flags: u32) -> Result<(), Violation> {
+        told::client_flags(flags);
         if flags & !u32::from(self.handshake_flags()) != 0 {
             return Err(Violation::ClientFlags(flags));
         }
@@ -436,6 +441,7 @@ impl Handshake {
         if option == proto::OPT_ABORT {
             reply(out, option, proto::REP_ACK, &[]);
             self.state = State::Ended;
+            told::event(&Event::Abort);
             return Ok(Some(Event::Abort));
         }
         match self.judge(option, data) {
@@ -444,6 +450,7 @@ impl Handshake {
                 Ok(None)
             }
             Ok(Some((due, event))) => {
+                told::event(&event);
                 self.state = State::Due(due);
                 Ok(Some(event))
             }
@@ -468,7 +475,9 @@ impl Handshake {
             return Err(Violation::ExportRefused);
         }
         self.state = State::Due(Due::Open(request.clone()));
-        Ok(Event::Open(request))
+        let event = Event::Open(request);
+        told::event(&event);
+        Ok(event)
     }
 
     /// Judges an option that has replies: acknowledged (`None`), left to the driver, or refused.
@@ -560,7 +569,7 @@ impl Handshake {
                     let text = "extended headers are already in force";
                     return Err(Refused::new(proto::REP_ERR_EXT_HEADER_REQD, text));
                 }
-                self.upgrade(Mode::Structured)
+                self.upgrade(option, Mode::Structured)
             }
             _ => {
                 if !self.options.extended_headers {
@@ -569,12 +578,13 @@ impl Handshake {
                         "extended headers are off",
                     ));
                 }
-                self.upgrade(Mode::Extended)
+                self.upgrade(option, Mode::Extended)
             }
         }
     }
 
-    fn upgrade(&mut self, mode: Mode) -> Result<Option<(Due, Event)>, Refused> {
+    fn upgrade(&mut self, option: u32, mode: Mode) -> Result<Option<(Due, Event)>, Refused> {
+        told::upgrade(option);
         if self.mode == mode {
             return Err(Refused::new(
                 proto::REP_ERR_INVALID,

@@ -14,6 +14,7 @@ mod oldstyle;
 mod options;
 pub mod reply;
 mod request;
+mod told;
 pub mod transmission;
 
 pub use export::{

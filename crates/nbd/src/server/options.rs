@@ -55,6 +55,15 @@ pub struct ContextRequest {
 }
 
 impl ContextRequest {
+    /// The option that asked.
+    pub(super) const fn option(&self) -> u32 {
+        if self.list {
+            proto::OPT_LIST_META_CONTEXT
+        } else {
+            proto::OPT_SET_META_CONTEXT
+        }
+    }
+
     /// Whether a context of this name is meant by any query.
     ///
     /// To list, no query at all means every context, and a query that ends in a colon means all
