@@ -122,6 +122,11 @@ pub struct ServeArgs {
     #[arg(long)]
     pub exit_with_parent: bool,
 
+    /// Give up, before the first client, what no server needs: to run programs, to gain privileges,
+    /// to look into other processes, to change the system
+    #[arg(long)]
+    pub sandbox: bool,
+
     /// Event loops, each on a thread of its own [default: CPUs this process may use]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

@@ -162,6 +162,7 @@ fn service(
         },
         threads: options.threads.map(usize::from),
         io: options.io,
+        sandbox: options.sandbox,
         captive,
         clients: Clients::Many,
         ready: Box::new(move || {

@@ -13,7 +13,7 @@ use reactor::{
     process::{self, Signals},
 };
 
-use super::{listen::Endpoints, stop::Stop};
+use super::{listen::Endpoints, sandbox, stop::Stop};
 
 /// How long clients get for what is in flight when the server stops.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -29,6 +29,8 @@ pub struct Service {
     pub threads: Option<usize>,
     /// How to talk to the kernel.
     pub io: DriverKind,
+    /// The process gives up what no server needs, see [`sandbox`].
+    pub sandbox: bool,
     /// A command owns the terminal: its keys do not end the server.
     pub captive: bool,
     /// Who is served.
@@ -59,6 +61,9 @@ pub fn run(
     source: Arc<dyn Source>,
     mut endpoints: Endpoints,
 ) -> Result<ExitCode> {
+    if service.sandbox {
+        sandbox::enter()?;
+    }
     let signals = Signals::new(process::TERMINATION)
         .map_err(|error| Error::io("cannot make a signalfd", error))?;
     let listeners = endpoints

@@ -87,6 +87,7 @@ pub fn serve(
         export,
         threads: options.single.then_some(1),
         io: DriverKind::Auto,
+        sandbox: false,
         captive: options.run.is_some(),
         clients: match streams {
             Some((input, output)) => Clients::One { input, output },

@@ -77,6 +77,29 @@ fn both_drivers_serve() {
 }
 
 #[test]
+fn in_the_sandbox_a_disk_is_served_and_no_program_is_run() {
+    for driver in ["auto", "poll"] {
+        let place = Place::new();
+        let disk = place.noise("disk.img", 1 << 20);
+        let server = place.serve_here(&["--sandbox", "--io", driver, "disk.img"]);
+        let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("lists");
+        for thread in threads {
+            let status = thread.expect("an entry").path().join("status");
+            let status = fs::read_to_string(&status).expect("reads");
+            for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+                assert!(status.lines().any(|known| known == line), "{status}");
+            }
+        }
+        let mut raw = Raw::connect(&place.path("s"));
+        raw.ask_read(4096, 65536);
+        let bytes = fs::read(disk).expect("reads");
+        assert_eq!(raw.answer(65536).as_deref(), Ok(&bytes[4096..4096 + 65536]));
+        drop(raw);
+        server.stop();
+    }
+}
+
+#[test]
 fn what_is_in_flight_is_answered_before_the_end() {
     let place = Place::new();
     let mut server = place.serve_here(&["--filter", "delay", "memory", "1M", "rdelay=1"]);
