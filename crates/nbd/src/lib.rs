@@ -30,6 +30,7 @@ pub mod fuzzing;
 pub mod names;
 pub mod proto;
 pub mod server;
+pub mod uri;
 mod violation;
 mod wire;
 
