@@ -97,6 +97,7 @@ struct Inner {
     ringing: RefCell<Vec<Rc<dyn Doorbell>>>,
     mail: RefCell<Vec<Mail>>,
     listeners: RefCell<Listeners>,
+    kept: RefCell<HashMap<usize, Rc<dyn Any>>>,
     ops: Rc<dyn ReactorOps>,
 }
 
@@ -119,6 +120,7 @@ impl Reactor {
             ringing: RefCell::default(),
             mail: RefCell::default(),
             listeners: RefCell::default(),
+            kept: RefCell::default(),
             ops,
         }))
     }
@@ -189,6 +191,26 @@ impl Reactor {
     /// Runs a job on a pool without waiting for it.
     pub fn offload(&self, pool: Pool, job: impl FnOnce() + Send + 'static) {
         self.0.ops.pool(pool, Box::new(job));
+    }
+
+    /// Keeps a value for whoever asks for `key` on this reactor: what belongs to a thread and has to
+    /// be found by way of something that may cross threads, such as a device's connection. The key is
+    /// the address of something that both hold an `Arc` of, so that no other has the same.
+    pub fn keep<T: 'static>(&self, key: usize, value: Rc<T>) {
+        self.0.kept.borrow_mut().insert(key, value);
+    }
+
+    /// The value that was kept under `key`.
+    pub fn kept<T: 'static>(&self, key: usize) -> Option<Rc<T>> {
+        let value = self.0.kept.borrow().get(&key)?.clone();
+        value.downcast().ok()
+    }
+
+    /// Forgets what was kept under `key`.
+    pub fn forget(&self, key: usize) {
+        // Dropped after the borrow has ended: it may forget others.
+        let old = self.0.kept.borrow_mut().remove(&key);
+        drop(old);
     }
 
     /// This reactor's numbers.

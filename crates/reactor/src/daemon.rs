@@ -186,12 +186,40 @@ pub fn lock_memory() -> io::Result<()> {
     }
 }
 
+/// A stream to a port of AF_VSOCK (vsock(7)): of a virtual machine, or of the host (`cid` 2).
+///
+/// # Errors
+/// The kernel has no vsock, or nobody listens there.
+pub fn connect_vsock(cid: u32, port: u32) -> io::Result<OwnedFd> {
+    let (socket, address, length) = vsock(cid, port)?;
+    // SAFETY: the address is ours and as long as told.
+    match unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) } {
+        0 => Ok(socket),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A socket that listens on a port of AF_VSOCK (vsock(7)), for the virtual machines of this host and
 /// for the host itself.
 ///
 /// # Errors
 /// The kernel has no vsock, or the port is in use.
 pub fn listen_vsock(port: u32) -> io::Result<OwnedFd> {
+    let (socket, address, length) = vsock(libc::VMADDR_CID_ANY, port)?;
+    let fd = socket.as_raw_fd();
+    // SAFETY: the address is ours and as long as told.
+    if unsafe { libc::bind(fd, (&raw const address).cast(), length) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: integers only.
+    match unsafe { libc::listen(fd, libc::SOMAXCONN) } {
+        0 => Ok(socket),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A new socket of AF_VSOCK, and an address for it.
+fn vsock(cid: u32, port: u32) -> io::Result<(OwnedFd, libc::sockaddr_vm, libc::socklen_t)> {
     // SAFETY: integers only; the result is checked.
     let fd = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
@@ -202,18 +230,10 @@ pub fn listen_vsock(port: u32) -> io::Result<OwnedFd> {
     // SAFETY: all-zero bytes are a valid address of this kind.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
     address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+    address.svm_cid = cid;
     address.svm_port = port;
-    address.svm_cid = libc::VMADDR_CID_ANY;
     let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
-    // SAFETY: the address is ours and as long as told.
-    if unsafe { libc::bind(fd, (&raw const address).cast(), length) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: integers only.
-    match unsafe { libc::listen(fd, libc::SOMAXCONN) } {
-        0 => Ok(socket),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok((socket, address, length))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | [`null`] | reads zeroes, forgets writes |
 //! | [`ones`] | reads 0xff or another byte, forgets writes |
 //! | [`zero`] | a disk of no bytes at all |
+//! | [`nbd`] | the export of another NBD server |
 //! | [`full`] | reads zeroes, every write fails: no space left |
 //! | [`pattern`] | each 8 bytes hold their own offset |
 //! | [`random`] | bytes that look random and are the same every time |
@@ -43,6 +44,7 @@ pub mod iso;
 pub mod linuxdisk;
 pub mod memory;
 mod mkfs;
+pub mod nbd;
 pub mod null;
 pub mod ondemand;
 pub mod ones;

@@ -7,7 +7,7 @@ use config::{Arg, Config, ConfigError, Schema};
 
 use crate::{
     data, example1, example2, example3, example4, file, floppy, full, info, iso, linuxdisk, memory,
-    null, ondemand, ones, partitioning, pattern, random, sparse_random, split, tmpdisk, zero,
+    nbd, null, ondemand, ones, partitioning, pattern, random, sparse_random, split, tmpdisk, zero,
 };
 
 /// One kind of source.
@@ -39,6 +39,7 @@ pub fn registry() -> &'static [Entry] {
             entry::<iso::IsoConfig>("Directories as a CD image", iso::make),
             entry::<linuxdisk::LinuxdiskConfig>("A directory as a Linux disk", linuxdisk::make),
             entry::<memory::MemoryConfig>("A disk in memory", memory::make),
+            entry::<nbd::NbdConfig>("The export of another NBD server", nbd::make),
             entry::<null::NullConfig>("Reads zeroes, forgets writes", null::make),
             entry::<ondemand::OndemandConfig>(
                 "A file system for every export name",

@@ -336,6 +336,15 @@ impl Iov {
         &self.pin
     }
 
+    /// The same bytes as shared memory, one piece for each range: to send a write's bytes on.
+    pub fn shared(&self) -> impl Iterator<Item = SharedMem> {
+        self.segments.iter().map(|segment| SharedMem {
+            ptr: NonNull::new(segment.ptr).unwrap_or(NonNull::dangling()),
+            len: segment.len,
+            pin: self.pin.clone(),
+        })
+    }
+
     /// The ring's index, if all of it is one registered buffer.
     pub fn index(&self) -> Option<BufIndex> {
         self.index

@@ -1,0 +1,175 @@
+//! The handshake over a stream, and what it says about the disk.
+
+use block::{Error, ErrorKind, Limits, MAX_TRANSFER, Op, OpSet, Reactor, RecvBuf, Result, Support};
+use nbd::{
+    client::{ClientOptions, Connected, Event, Failure, Handshake},
+    proto,
+};
+use reactor::{SendBatch, Stream};
+
+/// Receives of a handshake, in bytes.
+const BUFFER: usize = 16 << 10;
+
+/// Haggles with a server; `told` hears of exports and contexts that are listed.
+pub(super) async fn shake(
+    reactor: &Reactor,
+    stream: &Stream,
+    options: ClientOptions,
+    mut told: impl FnMut(Event),
+) -> Result<Option<Connected>> {
+    let mut machine = Handshake::new(options).map_err(refused)?;
+    let mut buf = RecvBuf::new(reactor.chunk(BUFFER));
+    loop {
+        buf.rewind();
+        let (back, received) = stream.recv(buf).await;
+        buf = back;
+        match received {
+            Ok(0) => {
+                let what = "the server closed the connection during the handshake";
+                return Err(Error::new(ErrorKind::Io, what));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(Error::io("cannot receive from the server", error)),
+        }
+        loop {
+            let mut out = Vec::new();
+            let step = machine.input(buf.data(), &mut out);
+            send(stream, &out).await?;
+            let (consumed, event) = step.map_err(refused)?;
+            buf.consume(consumed);
+            let connected = match event {
+                None => break,
+                Some(Event::StartTls) => return Err(no_tls()),
+                Some(Event::Connected(connected)) => Some(connected),
+                Some(Event::Info(connected)) => Some(connected),
+                Some(Event::Finished) => None,
+                Some(other) => {
+                    told(other);
+                    continue;
+                }
+            };
+            if !buf.data().is_empty() {
+                let what = "the server sent replies before any request";
+                return Err(Error::new(ErrorKind::Format, what));
+            }
+            return Ok(connected);
+        }
+    }
+}
+
+/// What is said until there is TLS for this side.
+pub(super) fn no_tls() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "TLS to an NBD server is not built in yet",
+    )
+    .hint("use a tunnel, such as stunnel(8), or nbd+ssh://")
+}
+
+async fn send(stream: &Stream, bytes: &[u8]) -> Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut batch = SendBatch::new();
+    batch.push_head(bytes);
+    let sent = stream.send(batch).await.1;
+    sent.map_err(|error| Error::io("cannot send to the server", error))
+}
+
+/// A failed handshake as an error of the control path.
+fn refused(failure: Failure) -> Error {
+    let kind = match &failure {
+        Failure::Refused { code, .. } => match *code {
+            proto::REP_ERR_UNKNOWN => ErrorKind::NotFound,
+            proto::REP_ERR_POLICY | proto::REP_ERR_TLS_REQD => ErrorKind::Permission,
+            proto::REP_ERR_SHUTDOWN => ErrorKind::Gone,
+            _ => ErrorKind::Unsupported,
+        },
+        Failure::Violation(_) => ErrorKind::Format,
+        Failure::BadName => ErrorKind::Config,
+        _ => ErrorKind::Unsupported,
+    };
+    let error = Error::new(kind, failure.to_string());
+    match failure {
+        Failure::Refused {
+            code: proto::REP_ERR_TLS_REQD,
+            ..
+        } => error.hint("this server wants TLS, which this side does not have yet"),
+        _ => error,
+    }
+}
+
+/// What a server says about its disk, in the words of the block layer.
+///
+/// # Errors
+/// It contradicts itself.
+pub(super) fn limits(connected: &Connected) -> Result<Limits> {
+    let has = |flag| connected.flags & flag != 0;
+    let writable = !has(proto::FLAG_READ_ONLY);
+    let mut limits = Limits::new(connected.size, OpSet::of(&[Op::Read]));
+    for (offered, op) in [
+        (writable, Op::Write),
+        (has(proto::FLAG_SEND_FLUSH), Op::Flush),
+        (writable && has(proto::FLAG_SEND_TRIM), Op::Discard),
+        (
+            writable && has(proto::FLAG_SEND_WRITE_ZEROES),
+            Op::WriteZeroes,
+        ),
+        (has(proto::FLAG_SEND_CACHE), Op::Cache),
+        (!connected.contexts.is_empty(), Op::Extents),
+    ] {
+        if offered {
+            limits.set(op, Support::Native);
+        }
+    }
+    if writable && !has(proto::FLAG_SEND_WRITE_ZEROES) {
+        limits.set(Op::WriteZeroes, Support::Emulated);
+    }
+    limits.fua = match writable {
+        true if has(proto::FLAG_SEND_FUA) => Support::Native,
+        true if has(proto::FLAG_SEND_FLUSH) => Support::Emulated,
+        _ => Support::None,
+    };
+    limits.fast_zero = writable && has(proto::FLAG_SEND_FAST_ZERO);
+    limits.multi_conn = has(proto::FLAG_CAN_MULTI_CONN);
+    limits.rotational = has(proto::FLAG_ROTATIONAL);
+    block_sizes(connected, &mut limits)?;
+    if !connected.mode.is_extended() {
+        // Lengths have 32 bits.
+        let block = u64::from(limits.preferred_block);
+        limits.max_range = u64::from(u32::MAX) / block * block;
+    }
+    if connected.size > i64::MAX as u64 {
+        return Err(lies("its export is larger than 2^63 bytes"));
+    }
+    Ok(limits)
+}
+
+fn block_sizes(connected: &Connected, limits: &mut Limits) -> Result<()> {
+    let Some(told) = connected.block_sizes else {
+        return Ok(());
+    };
+    let sizes = nbd::server::BlockSizes::new(told.minimum, told.preferred, told.maximum);
+    let Some(sizes) = sizes else {
+        let nbd::client::BlockSizeInfo {
+            minimum,
+            preferred,
+            maximum,
+        } = told;
+        return Err(lies(&format!(
+            "its block sizes {minimum}, {preferred}, {maximum} are not allowed"
+        )));
+    };
+    limits.min_block = sizes.minimum();
+    limits.preferred_block = sizes.preferred();
+    let whole = sizes.maximum() / sizes.minimum() * sizes.minimum();
+    limits.max_transfer = whole.min(MAX_TRANSFER);
+    if !connected.size.is_multiple_of(sizes.minimum().into()) {
+        return Err(lies("its export's size is not a multiple of its blocks"));
+    }
+    Ok(())
+}
+
+fn lies(why: &str) -> Error {
+    Error::new(ErrorKind::Format, format!("the server is wrong: {why}"))
+}

@@ -1,0 +1,469 @@
+//! The export of another NBD server.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `dial` | getting a connection: addresses, programs, sockets |
+//! | `hello` | the handshake, and what it says about the disk |
+//! | `device` | the disk; who reaches it from which reactor |
+//! | `lane` | one connection: requests out; waiting and repeating when it is lost |
+//! | `receive` | replies in |
+//!
+//! A client of ours gets connections of its own, unless `shared` says otherwise, so what the server
+//! says about flushes and connections (multi-conn) goes through as it is. Nothing that a server
+//! sends is trusted: replies are checked against requests by the `nbd` crate, sizes here.
+
+mod device;
+mod dial;
+mod hello;
+mod lane;
+mod receive;
+
+use std::{
+    ffi::OsString,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    task::Poll,
+    time::Duration,
+};
+
+use block::{
+    Access, Device, Error, ErrorKind, Export, Exports, Local, OpenContext, Reactor, Result, Source,
+};
+use config::{Arg, Choice, Config};
+use nbd::{
+    Mode,
+    client::{ClientOptions, Connected, Event, Goal},
+    proto,
+    uri::{PORT, Uri},
+};
+
+use crate::{registry, single::read_only};
+use device::{Lent, NbdDevice};
+pub use dial::{Dial, Dialed, Server};
+use dial::{Dialer, Place};
+use lane::Lane;
+
+/// How long a server gets for the whole handshake.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+
+/// The export of another NBD server.
+///
+/// One of uri, socket, hostname, vsock, command and socket-fd says where the server is.
+#[derive(Config, Debug, Clone, PartialEq, Eq)]
+#[config(check = NbdConfig::consistent)]
+pub struct NbdConfig {
+    /// The server and its export as a URI: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, or
+    /// with the schemes nbd+vsock and nbd+ssh.
+    #[config(magic)]
+    pub uri: Option<String>,
+    /// The server's Unix socket.
+    pub socket: Option<PathBuf>,
+    /// The server's host, for TCP.
+    #[config(value = "HOST")]
+    pub hostname: Option<String>,
+    /// The server's port, for hostname and vsock [default: 10809].
+    #[config(value = "PORT")]
+    pub port: Option<u32>,
+    /// The context identifier of a virtual machine, or 2 for the host.
+    #[config(value = "CID")]
+    pub vsock: Option<u32>,
+    /// A program to start, which serves one client on its standard input and output.
+    #[config(value = "PROGRAM")]
+    pub command: Option<String>,
+    /// The next argument for command.
+    pub arg: Vec<String>,
+    /// A connected socket that this process got from its parent.
+    #[config(value = "FD")]
+    pub socket_fd: Option<u32>,
+    /// The export to ask for, unless the URI says so [default: the server's default].
+    pub export: Option<String>,
+    /// Ask for the export that our client asks for.
+    #[config(default = "false")]
+    pub dynamic_export: bool,
+    /// Try to connect so many times more, a second apart, before a client is turned away.
+    #[config(default = "0")]
+    pub retry: u32,
+    /// All clients share the same connections.
+    #[config(default = "false")]
+    pub shared: bool,
+    /// Connections for each client, if the server allows it (multi-conn) [default: 1].
+    #[config(default = "1")]
+    pub connections: u32,
+    /// When the connection is lost, hold requests back for so long and send them again on a new one;
+    /// 0 lets them fail at once.
+    ///
+    /// For servers that lose nothing they have answered when they start again.
+    #[config(default = "0")]
+    pub reconnect_delay: Duration,
+    /// Give a connection up when an answer is due and nothing has come for so long; 0: never.
+    #[config(default = "0")]
+    pub timeout: Duration,
+    /// Whether the connection is encrypted. Only off works as yet.
+    #[config(default = "off")]
+    pub tls: UseTls,
+}
+
+/// Whether a connection is encrypted.
+#[derive(Choice, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UseTls {
+    /// No.
+    Off,
+    /// If the server can.
+    On,
+    /// Yes, or fail.
+    Require,
+}
+
+impl NbdConfig {
+    fn consistent(&self) -> Result<(), String> {
+        let given = [
+            ("uri", self.uri.is_some()),
+            ("socket", self.socket.is_some()),
+            ("hostname", self.hostname.is_some()),
+            ("vsock", self.vsock.is_some()),
+            ("command", self.command.is_some()),
+            ("socket-fd", self.socket_fd.is_some()),
+        ];
+        let given: Vec<_> = given.iter().filter(|g| g.1).map(|g| g.0).collect();
+        match given[..] {
+            [] => {
+                return Err(
+                    "uri=, socket=, hostname=, vsock=, command= or socket-fd= is required".into(),
+                );
+            }
+            [_] => {}
+            [one, other, ..] => return Err(format!("{one} and {other} cannot both be given")),
+        }
+        if self.port.is_some() && self.hostname.is_none() && self.vsock.is_none() {
+            return Err("port needs hostname or vsock".into());
+        }
+        if self.hostname.is_some() && self.port.is_some_and(|port| port > u16::MAX.into()) {
+            return Err("port is at most 65535".into());
+        }
+        if !self.arg.is_empty() && self.command.is_none() {
+            return Err("arg needs command".into());
+        }
+        if self.dynamic_export && (self.shared || self.export.is_some()) {
+            return Err("dynamic-export cannot be given with shared or export".into());
+        }
+        if !(1..=64).contains(&self.connections) {
+            return Err("connections is a number from 1 to 64".into());
+        }
+        if self.command.is_some() || self.socket_fd.is_some() {
+            if self.connections > 1 {
+                return Err("command and socket-fd have a single connection".into());
+            }
+            if self.socket_fd.is_some() && !self.reconnect_delay.is_zero() {
+                return Err("socket-fd cannot be connected again".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a device treats its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many to make, if the server allows more than one.
+    pub connections: usize,
+    /// How long requests wait for a new connection when theirs is lost; zero: they fail at once.
+    pub reconnect_delay: Duration,
+    /// How long a server may owe an answer without a word; zero: for ever.
+    pub timeout: Duration,
+}
+
+impl Default for Settings {
+    /// One connection, without any patience or deadline.
+    fn default() -> Settings {
+        Settings {
+            connections: 1,
+            reconnect_delay: Duration::ZERO,
+            timeout: Duration::ZERO,
+        }
+    }
+}
+
+/// A server's export, and what is known about it.
+pub(crate) struct Target {
+    name: Arc<str>,
+    dial: Arc<dyn Dial>,
+    options: ClientOptions,
+    /// What the first connection was told.
+    first: Mutex<Option<(u64, u16)>>,
+    /// A connection was lost for good.
+    gone: AtomicBool,
+}
+
+impl Target {
+    /// A connection in the transmission phase.
+    async fn connect(&self, reactor: &Reactor) -> Result<(Dialed, Connected)> {
+        let mut haggling = pin!(async {
+            let dialed = self.dial.dial(reactor).await?;
+            let options = self.options.clone();
+            let connected = hello::shake(reactor, &dialed.stream, options, |_| {}).await?;
+            let what = || Error::new(ErrorKind::Format, "the server did not open the export");
+            Ok((dialed, connected.ok_or_else(what)?))
+        });
+        let mut deadline = pin!(reactor.sleep(HANDSHAKE));
+        let done = std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = haggling.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            deadline.as_mut().poll(cx).map(|()| {
+                let what = "the server has not finished the handshake in time";
+                Err(Error::new(ErrorKind::Io, what))
+            })
+        });
+        done.await.map_err(|error| error.in_node(&self.name))
+    }
+
+    /// A later connection must lead to the same disk.
+    fn is_same(&self, connected: &Connected) -> Result<(), String> {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let (size, flags) = *first.get_or_insert((connected.size, connected.flags));
+        if connected.size != size {
+            return Err(format!(
+                "the export had {size} bytes, and now has {}",
+                connected.size
+            ));
+        }
+        // What was promised before must still hold; what may be done need not.
+        let before = flags & !proto::FLAG_READ_ONLY;
+        let lost = before & !connected.flags;
+        if lost != 0 || connected.flags & proto::FLAG_READ_ONLY & !flags != 0 {
+            return Err(format!(
+                "the export could do {flags:#x}, and now can do {:#x}",
+                connected.flags
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Opens an export of the server that `dial` reaches. Call it, and close the device, on the same
+/// reactor.
+///
+/// # Errors
+/// The server cannot be reached, does not grant the export, or breaks the protocol.
+pub async fn open(
+    reactor: &Reactor,
+    name: &Arc<str>,
+    dial: Arc<dyn Dial>,
+    options: ClientOptions,
+    settings: Settings,
+) -> Result<Arc<dyn Device>> {
+    Ok(attach(reactor, name, dial, options, settings).await?)
+}
+
+async fn attach(
+    reactor: &Reactor,
+    name: &Arc<str>,
+    dial: Arc<dyn Dial>,
+    options: ClientOptions,
+    settings: Settings,
+) -> Result<Arc<NbdDevice>> {
+    let target = Arc::new(Target {
+        name: name.clone(),
+        dial,
+        options,
+        first: Mutex::new(None),
+        gone: AtomicBool::new(false),
+    });
+    let (dialed, connected) = target.connect(reactor).await?;
+    let wrong = |why: String| Error::new(ErrorKind::Format, why).in_node(name);
+    target.is_same(&connected).map_err(wrong)?;
+    let limits = hello::limits(&connected).map_err(|error| error.in_node(name))?;
+    let start = |dialed, connected: &Connected| {
+        Lane::start(reactor, target.clone(), settings, dialed, connected)
+    };
+    let mut lanes = vec![start(dialed, &connected)];
+    if limits.multi_conn {
+        for _ in 1..settings.connections {
+            let (dialed, connected) = target.connect(reactor).await?;
+            target.is_same(&connected).map_err(wrong)?;
+            lanes.push(start(dialed, &connected));
+        }
+    }
+    limits.assert_valid();
+    Ok(Arc::new(NbdDevice::new(reactor, limits, target, lanes)))
+}
+
+/// The source. Connects to nothing yet.
+///
+/// # Errors
+/// `Config`, if the URI is wrong; `Unsupported`, if TLS is asked for; `Io`, if the descriptor is not
+/// open.
+pub fn new(config: NbdConfig) -> Result<Arc<dyn Source>> {
+    let name: Arc<str> = "nbd".into();
+    let wrong = |why: String| Error::new(ErrorKind::Config, why).in_node(&name);
+    let uri = config.uri.as_deref().map(str::parse::<Uri>).transpose();
+    let uri = uri.map_err(|error| wrong(error.to_string()))?;
+    if config.tls != UseTls::Off || uri.as_ref().is_some_and(|uri| uri.tls.is_some()) {
+        return Err(hello::no_tls().in_node(&name));
+    }
+    let in_uri = uri.as_ref().map(|uri| uri.export.clone());
+    if config.export.is_some() && in_uri.as_ref().is_some_and(|export| !export.is_empty()) {
+        return Err(wrong(
+            "export is given twice: in the URI, and by export=".into(),
+        ));
+    }
+    let export = config.export.clone().or(in_uri).unwrap_or_default();
+    let place = place(&config, uri)?;
+    Ok(Arc::new(Nbd {
+        name,
+        dialer: Arc::new(Dialer(Arc::new(place))),
+        export,
+        settings: Settings {
+            connections: config.connections as usize,
+            reconnect_delay: config.reconnect_delay,
+            timeout: config.timeout,
+        },
+        config,
+        shared: Mutex::new(None),
+    }))
+}
+
+fn place(config: &NbdConfig, uri: Option<Uri>) -> Result<Place> {
+    if let Some(uri) = uri {
+        return Ok(Place::of_uri(uri.transport));
+    }
+    if let Some(path) = &config.socket {
+        return Ok(Place::Unix(crate::file::absolute(path)?));
+    }
+    if let Some(host) = &config.hostname {
+        return Ok(Place::Tcp {
+            host: host.clone(),
+            port: config.port.map_or(PORT, |port| port as u16),
+        });
+    }
+    if let Some(cid) = config.vsock {
+        return Ok(Place::Vsock {
+            cid,
+            port: config.port.unwrap_or(PORT.into()),
+        });
+    }
+    if let Some(number) = config.socket_fd {
+        let socket: OwnedFd = reactor::process::inherited_descriptor(number)
+            .map_err(|error| Error::io(format!("cannot use socket-fd={number}"), error))?;
+        return Ok(Place::Socket(Mutex::new(Some(socket))));
+    }
+    let program = config.command.iter().map(OsString::from);
+    let arguments = config.arg.iter().map(OsString::from);
+    Ok(Place::Command(program.chain(arguments).collect()))
+}
+
+pub(crate) fn make(args: &[Arg]) -> Result<Arc<dyn Source>> {
+    new(registry::parse(args)?)
+}
+
+struct Nbd {
+    name: Arc<str>,
+    dialer: Arc<dyn Dial>,
+    export: String,
+    settings: Settings,
+    config: NbdConfig,
+    /// The device that all clients share.
+    shared: Mutex<Option<Arc<NbdDevice>>>,
+}
+
+impl Nbd {
+    fn options(&self, export: &str, goal: Goal) -> ClientOptions {
+        ClientOptions {
+            export: export.to_owned(),
+            goal,
+            mode: Mode::Extended,
+            contexts: vec![proto::CONTEXT_BASE_ALLOCATION.to_owned()],
+            full_info: false,
+            ..ClientOptions::default()
+        }
+    }
+
+    /// Connects, as often as the user wants it tried.
+    async fn connect(&self, cx: &OpenContext) -> Result<Arc<NbdDevice>> {
+        let export = match self.config.dynamic_export {
+            true => &*cx.export,
+            false => &self.export,
+        };
+        let mut tries = 0;
+        loop {
+            let options = self.options(export, Goal::Go);
+            let (dial, settings) = (self.dialer.clone(), self.settings);
+            match attach(&cx.reactor, &self.name, dial, options, settings).await {
+                Ok(device) => return Ok(device),
+                Err(error) if tries == self.config.retry => return Err(error),
+                Err(error) => tracing::debug!("{}", error.chain()),
+            }
+            tries += 1;
+            cx.reactor.sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// The device of all clients; a new one if the server has left the last.
+    async fn common(&self, cx: &OpenContext) -> Result<Arc<NbdDevice>> {
+        let known = self.shared().clone();
+        if let Some(device) = known.filter(|device| !device.is_gone()) {
+            return Ok(device);
+        }
+        let device = self.connect(cx).await?;
+        // Of two clients that come at the same time, one brings the connection that stays.
+        *self.shared() = Some(device.clone());
+        Ok(device)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Option<Arc<NbdDevice>>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source for Nbd {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn exports<'a>(&'a self, cx: &'a OpenContext) -> Local<'a, Result<Exports>> {
+        Box::pin(async move {
+            if !self.config.dynamic_export {
+                return Ok(Exports::single());
+            }
+            let dialed = self.dialer.dial(&cx.reactor).await?;
+            let mut list = Vec::new();
+            let told = |event| {
+                if let Event::Export { name, description } = event {
+                    let description = Some(description).filter(|text| !text.is_empty());
+                    list.push(Export { name, description });
+                }
+            };
+            let options = self.options("", Goal::List);
+            hello::shake(&cx.reactor, &dialed.stream, options, told).await?;
+            Ok(Exports {
+                list,
+                default: None,
+            })
+        })
+    }
+
+    fn open<'a>(&'a self, cx: &'a OpenContext) -> Local<'a, Result<Arc<dyn Device>>> {
+        Box::pin(async move {
+            let device: Arc<dyn Device> = match self.config.shared {
+                false => self.connect(cx).await?,
+                true => Arc::new(Lent::new(self.common(cx).await?)),
+            };
+            Ok(match cx.access {
+                Access::ReadOnly => read_only(device),
+                Access::ReadWrite => device,
+            })
+        })
+    }
+
+    fn stop<'a>(&'a self, reactor: &'a Reactor) -> Local<'a, ()> {
+        Box::pin(async move {
+            let shared = self.shared().take();
+            if let Some(device) = shared {
+                // What was not said to this reactor's connections is said when the device is dropped.
+                let _ = device.close(reactor).await;
+            }
+        })
+    }
+}

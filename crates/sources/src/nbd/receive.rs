@@ -1,0 +1,291 @@
+//! Replies in: one receive for as many as have come, and a read's bytes to where they belong.
+//!
+//! What is in the receive buffer already is shared with the reader, or copied to its memory if it
+//! brought some; the rest of a long reply is received there directly.
+
+use std::{future::Future, io, pin::pin, task::Poll};
+
+use block::{Counters, Data, Errno, IoError, Iov, Piece, Reactor, RecvBuf, Segments, SharedMem};
+use nbd::{
+    Mode,
+    client::{Replies, Reply},
+    errno::linux_errno,
+};
+use reactor::Stream;
+
+use super::lane::{Found, Lane, Sent};
+
+/// Memory for one receive, in bytes.
+const BUFFER: usize = 128 << 10;
+
+/// With less room than this a buffer is replaced. A reply's head with its error text must fit.
+const LEAST_ROOM: usize = 16 << 10;
+
+/// Serves replies until the connection ends; says why it did.
+pub(super) async fn run(lane: &Lane, stream: &Stream, mode: Mode) -> String {
+    let mut receiver = Receiver {
+        lane,
+        stream,
+        replies: Replies::new(mode),
+        buf: RecvBuf::new(lane.reactor.chunk(BUFFER)),
+    };
+    match receiver.run().await {
+        Err(why) => why,
+        Ok(never) => match never {},
+    }
+}
+
+struct Receiver<'a> {
+    lane: &'a Lane,
+    stream: &'a Stream,
+    replies: Replies,
+    buf: RecvBuf,
+}
+
+enum Never {}
+
+/// What to do next.
+enum Step {
+    /// There is more in the buffer.
+    Next,
+    /// More must come.
+    Receive,
+    /// Bytes of a read must come: the first `have` are there.
+    Fill {
+        iov: Iov,
+        have: usize,
+        /// The reply that ends with them.
+        ends: Option<u64>,
+    },
+}
+
+impl Receiver<'_> {
+    async fn run(&mut self) -> Result<Never, String> {
+        loop {
+            match self.step()? {
+                Step::Next => {}
+                Step::Receive => self.receive().await?,
+                Step::Fill { iov, have, ends } => {
+                    let filling = self.stream.recv_exact(iov, have);
+                    let filled = self.in_time(filling).await?.1;
+                    filled.map_err(|error| lost(&error))?;
+                    if let Some(cookie) = ends {
+                        self.lane.finish(cookie);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(), String> {
+        if !self.buf.rewind() && self.buf.room() < LEAST_ROOM {
+            let copied = self.buf.move_to(self.lane.reactor.chunk(BUFFER));
+            self.count(copied);
+        }
+        let small = RecvBuf::new(self.lane.reactor.chunk(0));
+        let buf = std::mem::replace(&mut self.buf, small);
+        let (buf, received) = self.in_time(self.stream.recv(buf)).await?;
+        self.buf = buf;
+        match received {
+            Ok(0) => Err("the server closed the connection".into()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(lost(&error)),
+        }
+    }
+
+    /// Gives up when the server owes an answer and says nothing for too long.
+    async fn in_time<T>(&self, receiving: impl Future<Output = T>) -> Result<T, String> {
+        let limit = self.lane.settings.timeout;
+        let mut receiving = pin!(receiving);
+        if limit.is_zero() {
+            return Ok(receiving.await);
+        }
+        loop {
+            let busy = self.lane.in_flight() > 0;
+            let mut sleep = pin!(self.lane.reactor.sleep(limit));
+            let received = std::future::poll_fn(|cx| {
+                if let Poll::Ready(value) = receiving.as_mut().poll(cx) {
+                    return Poll::Ready(Some(value));
+                }
+                sleep.as_mut().poll(cx).map(|()| None)
+            });
+            match received.await {
+                Some(value) => return Ok(value),
+                None if busy => {
+                    let limit = limit.as_secs_f64();
+                    return Err(format!("the server has not answered for {limit} s"));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Handles the next thing in the buffer.
+    fn step(&mut self) -> Result<Step, String> {
+        let mut state = self.lane.state();
+        let (consumed, reply) = {
+            let state = &mut *state;
+            let looked = self.replies.input(self.buf.data(), |cookie| {
+                state.sent(cookie).map(|sent| &mut sent.pending)
+            });
+            looked.map_err(|violation| violation.to_string())?
+        };
+        let (mut ended, mut content) = (None, None);
+        let more = consumed > 0 || reply.is_some();
+        match reply {
+            None => {}
+            Some(Reply::Data {
+                cookie,
+                offset,
+                length,
+                last,
+            }) => content = Some((cookie, offset, length, last)),
+            Some(Reply::Hole {
+                cookie,
+                offset,
+                length,
+                last,
+            }) => {
+                let sent = state.sent(cookie).expect("the parser found it");
+                sent.hole(&self.lane.reactor, offset, length);
+                ended = last.then_some(cookie);
+            }
+            Some(Reply::BlockStatus {
+                cookie,
+                context,
+                extents,
+                last,
+                ..
+            }) => {
+                if state.allocation() != Some(context) {
+                    return Err(format!(
+                        "the server tells the status of context {context}, which was not selected"
+                    ));
+                }
+                let sent = state.sent(cookie).expect("the parser found it");
+                sent.extents(extents);
+                ended = last.then_some(cookie);
+            }
+            Some(Reply::Error {
+                cookie,
+                error,
+                text,
+                last,
+                ..
+            }) => {
+                let errno = Errno::new(linux_errno(error));
+                let sent = state.sent(cookie).expect("the parser found it");
+                sent.outcome = Err(match text.is_empty() {
+                    true => errno.into(),
+                    false => IoError::because(errno, &self.lane.target.name, text),
+                });
+                ended = last.then_some(cookie);
+            }
+            Some(Reply::Done { cookie }) => ended = Some(cookie),
+        }
+        drop(state);
+        self.buf.consume(consumed);
+        if let Some(cookie) = ended {
+            self.lane.finish(cookie);
+        }
+        Ok(match content {
+            Some((cookie, offset, length, last)) => self.content(cookie, offset, length, last),
+            None if more => Step::Next,
+            None => Step::Receive,
+        })
+    }
+
+    /// The next `length` bytes of the stream belong at `offset`.
+    fn content(&mut self, cookie: u64, offset: u64, length: u64, last: bool) -> Step {
+        let len = length as usize;
+        let here = self.buf.data().len().min(len);
+        let ends = last.then_some(cookie);
+        let iov = {
+            let mut state = self.lane.state();
+            let sent = state.sent(cookie).expect("the parser found it");
+            match sent.room(&self.lane.reactor, offset, length) {
+                Room::Theirs(iov) => Some(iov),
+                Room::Ours if here == len => {
+                    sent.found = Found::Whole(one(self.buf.take(len)));
+                    None
+                }
+                Room::Ours => {
+                    let mem = SharedMem::of_chunk(self.lane.reactor.chunk(len), len);
+                    sent.found = Found::Whole(one(mem.clone()));
+                    Some(mem.into())
+                }
+            }
+        };
+        if let Some(iov) = iov {
+            iov.write(0, &self.buf.data()[..here]);
+            self.buf.consume(here);
+            self.count(here);
+            if here < len {
+                return Step::Fill {
+                    iov,
+                    have: here,
+                    ends,
+                };
+            }
+        }
+        if let Some(cookie) = ends {
+            self.lane.finish(cookie);
+        }
+        Step::Next
+    }
+
+    fn count(&self, copied: usize) {
+        Counters::add(&self.lane.reactor.counters().bytes_copied, copied as u64);
+    }
+}
+
+/// Where a read's bytes go.
+enum Room {
+    /// To memory that is there.
+    Theirs(Iov),
+    /// It is all of the read, and the memory is ours to choose.
+    Ours,
+}
+
+impl Sent {
+    fn room(&mut self, reactor: &Reactor, offset: u64, length: u64) -> Room {
+        let at = (offset - self.request.offset()) as usize;
+        if let Data::Iov(iov) = self.request.data() {
+            return Room::Theirs(iov.slice(at, length as usize));
+        }
+        if length == self.request.len() {
+            return Room::Ours;
+        }
+        Room::Theirs(self.gathering(reactor).slice(at, length as usize))
+    }
+
+    fn hole(&mut self, reactor: &Reactor, offset: u64, length: u64) {
+        match self.room(reactor, offset, length) {
+            Room::Theirs(iov) => iov.zero(0, length as usize),
+            Room::Ours => self.found = Found::Whole(Segments::zero(length)),
+        }
+    }
+
+    /// Memory for a read that comes in pieces. Cleared, since a hostile server could send one piece
+    /// twice and another never.
+    fn gathering(&mut self, reactor: &Reactor) -> Iov {
+        if let Found::Gathering(iov) = &self.found {
+            return iov.clone();
+        }
+        let len = self.request.len() as usize;
+        let iov = Iov::of_chunk(reactor.chunk(len), len);
+        iov.zero(0, len);
+        self.found = Found::Gathering(iov.clone());
+        iov
+    }
+}
+
+fn one(mem: SharedMem) -> Segments {
+    let mut segments = Segments::new();
+    segments.push(Piece::Mem(mem));
+    segments
+}
+
+fn lost(error: &io::Error) -> String {
+    format!("the connection is lost: {error}")
+}
