@@ -3,11 +3,12 @@
 
 use std::{cell::RefCell, io, rc::Rc, sync::Arc, time::Duration};
 
-use crate::common::{Connect, NbdDisk, options};
+use crate::common::{Connect, open, options};
 use blkit_exports::nbd::{Options, Server};
 use block::{Device, Normalize, Reactor};
 use nbd::{Mode, proto::CONTEXT_BASE_ALLOCATION};
 use reactor::sim::SimNet;
+use sources::nbd::Settings;
 use testkit::{
     DeviceSource, Model, Rng, Seeds, SimDisk, SimDiskOptions, SimWorld, TestHost, Workload,
     workload::assert_quiet,
@@ -44,13 +45,33 @@ fn connect(client: &Reactor) -> io::Result<reactor::Stream> {
     })
 }
 
+/// What goes wrong in a world.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    /// Requests fail.
+    Errors,
+    /// Connections are cut, and clients come again.
+    Cuts,
+}
+
+/// Cuts connections, now and then, until there has been enough of it.
+async fn cut(server: Arc<Server>, reactor: Reactor, mut rng: Rng) {
+    for _ in 0..20 {
+        reactor.sleep(rng.delay(Duration::from_millis(20))).await;
+        let last = WORLD.with_borrow(|world| world.as_ref().map_or(0, |world| world.connections));
+        server.disconnect(1 + rng.below(last), true);
+    }
+}
+
 /// Runs traffic in the world of `seed`; gives its digest and how many requests were checked.
-fn run(seed: u64, mode: Mode, faults: bool) -> (u64, u64) {
+fn run(seed: u64, mode: Mode, trouble: Trouble) -> (u64, u64) {
     let world = SimWorld::new(seed, 2);
     let mut rng = Rng::new(seed ^ 0x5eed);
     let mut disk = SimDiskOptions::new(SIZE, seed);
     disk.limits.min_block = *rng.pick(&[1, 512]);
     disk.delay = Duration::from_micros(rng.below(200));
+    let faults = trouble == Trouble::Errors;
     disk.faults.errors = if faults { 40 } else { 0 };
     let disk = SimDisk::new(disk);
     let mut net = SimNet::new(seed);
@@ -77,20 +98,39 @@ fn run(seed: u64, mode: Mode, faults: bool) -> (u64, u64) {
         &[CONTEXT_BASE_ALLOCATION]
     };
     let connector: Connect = Arc::new(connect);
-    let probe = NbdDisk::probe(&client, connector, options(mode, contexts));
-    let nbd = world.block_on(0, probe);
-    let queues = (0..3)
-        .map(|_| (client.clone(), nbd.open_queue(&client).unwrap()))
+    let settings = Settings {
+        reconnect_delay: match trouble {
+            Trouble::Cuts => Duration::from_secs(3600),
+            _ => Duration::ZERO,
+        },
+        ..Settings::default()
+    };
+    let disks: Vec<_> = (0..3)
+        .map(|_| {
+            world.block_on(
+                0,
+                open(&client, &connector, options(mode, contexts), settings),
+            )
+        })
         .collect();
+    let queue = |disk: &Arc<dyn Device>| (client.clone(), disk.open_queue(&client).unwrap());
+    let queues = disks.iter().map(queue).collect();
+    if trouble == Trouble::Cuts {
+        let reactor = world.reactor(1);
+        reactor.spawn(cut(server.clone(), reactor.clone(), rng.fork()));
+    }
     let model = Model::zeroed(SIZE);
     let model = Rc::new(RefCell::new(if faults { model.tolerant() } else { model }));
     let workload = Workload {
         requests: 150,
         ..Workload::new(seed)
     };
-    let checked = world.block_on(0, workload.run(queues, &nbd.limits(), &model));
+    let checked = world.block_on(0, workload.run(queues, &disks[0].limits(), &model));
     checked.unwrap_or_else(|v| panic!("seed {seed}: {}", v.0));
-    world.block_on(0, nbd.close(&client)).expect("it closes");
+    for disk in &disks {
+        world.block_on(0, disk.close(&client)).expect("it closes");
+    }
+    drop(disks);
     world.block_on(1, server.drained());
     WORLD.set(None);
     world.run_until_idle();
@@ -105,7 +145,7 @@ fn any_world_any_framing() {
     let mut checked = 0;
     Seeds::of("any_world_any_framing", 12).run(|seed| {
         let mode = [Mode::Extended, Mode::Structured, Mode::Simple][seed as usize % 3];
-        checked += run(seed, mode, false).1;
+        checked += run(seed, mode, Trouble::None).1;
     });
     println!("{checked} requests checked");
 }
@@ -113,7 +153,15 @@ fn any_world_any_framing() {
 #[test]
 fn failing_disks_fail_requests_and_nothing_else() {
     Seeds::of("failing_disks_fail_requests_and_nothing_else", 6).run(|seed| {
-        run(seed, Mode::Extended, true);
+        run(seed, Mode::Extended, Trouble::Errors);
+    });
+}
+
+#[test]
+fn cut_connections_lose_nothing() {
+    Seeds::of("cut_connections_lose_nothing", 6).run(|seed| {
+        let mode = [Mode::Extended, Mode::Structured, Mode::Simple][seed as usize % 3];
+        run(seed, mode, Trouble::Cuts);
     });
 }
 
@@ -121,12 +169,12 @@ fn failing_disks_fail_requests_and_nothing_else() {
 fn same_seed_same_digest() {
     for seed in [1, 7] {
         assert_eq!(
-            run(seed, Mode::Extended, false),
-            run(seed, Mode::Extended, false)
+            run(seed, Mode::Extended, Trouble::None),
+            run(seed, Mode::Extended, Trouble::None)
         );
     }
     assert_ne!(
-        run(1, Mode::Extended, false).0,
-        run(2, Mode::Extended, false).0
+        run(1, Mode::Extended, Trouble::None).0,
+        run(2, Mode::Extended, Trouble::None).0
     );
 }

@@ -2,11 +2,12 @@
 
 use std::{cell::RefCell, io, os::unix::net::UnixStream, rc::Rc, sync::Arc};
 
-use crate::common::{Connect, NbdDisk, options};
+use crate::common::{Connect, open, options};
 use blkit_exports::nbd::{Options as NbdOptions, Server};
 use block::{Device, Reactor, Source};
 use nbd::{Mode, proto::CONTEXT_BASE_ALLOCATION};
 use reactor::{DriverKind, Io, Loop, Options, Reactors};
+use sources::nbd::Settings;
 use testkit::{DeviceSource, Drive, MemoryDisk, Model, TestHost, Workload, conformance};
 
 struct Driven(Loop);
@@ -94,10 +95,11 @@ fn conformance(driver: DriverKind, mode: Mode) {
     let disk: Arc<dyn Device> = {
         let mut client = client.borrow_mut();
         let reactor = client.reactor().clone();
-        client.block_on(NbdDisk::probe(
+        client.block_on(open(
             &reactor,
-            world.connect.clone(),
+            &world.connect,
             options(mode, contexts),
+            Settings::default(),
         ))
     };
     let mut client = client.into_inner();
@@ -139,7 +141,11 @@ fn traffic(driver: DriverKind, seed: u64) {
     let world = world(served, DeviceSource::new(MemoryDisk::new(SIZE)));
     let reactor = client.reactor().clone();
     let wanted = options(Mode::Extended, &[CONTEXT_BASE_ALLOCATION]);
-    let disk = client.block_on(NbdDisk::probe(&reactor, world.connect.clone(), wanted));
+    let settings = Settings {
+        connections: 4,
+        ..Settings::default()
+    };
+    let disk = client.block_on(open(&reactor, &world.connect, wanted, settings));
     let queues = (0..4)
         .map(|_| (reactor.clone(), disk.open_queue(&reactor).unwrap()))
         .collect();
@@ -151,6 +157,7 @@ fn traffic(driver: DriverKind, seed: u64) {
     };
     let checked = client.block_on(workload.run(queues, &disk.limits(), &model));
     checked.expect("the model agrees");
+    assert_eq!(world.server.connections(), 4);
     client.block_on(disk.close(&reactor)).unwrap();
     testkit::workload::assert_quiet(&reactor);
     world.end();
