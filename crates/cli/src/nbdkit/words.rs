@@ -22,7 +22,7 @@ pub const PLUGIN_FOLDER: &str = "/usr/lib/nbdkit/plugins";
 /// Plugins of nbdkit that blkit does not have yet: known, so that nobody looks for a mistake.
 const NOT_YET: &[&str] = &[
     "S3", "blkio", "cc", "cdi", "curl", "eval", "gcs", "golang", "guestfs", "libvirt", "lua",
-    "nbd", "nfs", "ocaml", "perl", "python", "rust", "sh", "ssh", "tcl", "torrent", "vddk", "vram",
+    "nfs", "ocaml", "perl", "python", "rust", "sh", "ssh", "tcl", "torrent", "vddk", "vram",
 ];
 
 /// The plugin that a word means.

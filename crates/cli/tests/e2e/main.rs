@@ -17,3 +17,4 @@ mod peers;
 mod raw;
 mod sources;
 mod tls;
+mod upstream;

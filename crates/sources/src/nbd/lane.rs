@@ -7,7 +7,8 @@
 //! the caller has heard of none of them. A flush that is repeated covers, as ever, what was answered
 //! before; whether the server still has that is the server's promise, so reconnecting is for servers
 //! that lose no answered write when they start again (those with their data in the page cache do
-//! not).
+//! not). It is also for servers that end with their connections: one that goes on by itself could
+//! carry out a request of the lost connection after its repetition, and no client can know.
 
 use std::{
     cell::{Cell, RefCell, RefMut},
