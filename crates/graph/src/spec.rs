@@ -70,10 +70,14 @@ impl Registry {
         })
     }
 
-    /// The registered source that the word `source` means; a path becomes the first argument.
+    /// The registered source that the word `source` means; a path or a URI becomes the first argument.
     fn source_name<'a>(&self, source: &'a str, args: &mut Vec<Arg>) -> Result<&'a str> {
         if self.has_source(source) {
             return Ok(source);
+        }
+        if sources::nbd::is_uri(source) {
+            args.insert(0, Arg::KeyValue("uri".into(), source.into()));
+            return Ok("nbd");
         }
         if let Arg::KeyValue(key, _) = Arg::parse(source) {
             return Err(Error::new(

@@ -30,7 +30,7 @@ fn a_disk_is_the_same_behind_two_servers() {
     file.set_len(8 << 20).expect("a hole behind");
     let a = first(&place);
     for connections in ["connections=1", "connections=3"] {
-        let b = place.serve_here(&["nbd", &a.uri, connections]);
+        let b = place.serve_here(&[&a.uri, connections]);
         let text = |words: &[&str]| run(place.command(words[0]).args(&words[1..]));
         for words in [&["--map"][..], &["--size"], &["--can", "multi-conn"]] {
             let ask = |uri: &str| text(&[&["nbdinfo"], words, &[uri]].concat());

@@ -163,6 +163,11 @@ impl NbdConfig {
     }
 }
 
+/// Whether a word is meant as the URI of an NBD server's export.
+pub fn is_uri(word: &str) -> bool {
+    Uri::is_meant(word)
+}
+
 /// How a device treats its connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
