@@ -40,7 +40,7 @@ pub enum Command {
     /// On standard output, one line tells the URI once clients may connect (not with --run).
     /// SIGTERM, SIGINT, SIGQUIT or SIGHUP stop the server: it answers what is in flight, for at
     /// most 30 seconds. A second signal stops it at once.
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// nbdkit's command line: what 'blkit nbdkit --help' lists
     #[command(disable_help_flag = true)]
     Nbdkit {
@@ -301,7 +301,7 @@ mod tests {
             Ok(Cli {
                 command: Command::Serve(options),
                 ..
-            }) => options,
+            }) => *options,
             Ok(other) => panic!("not serve: {other:?}"),
             Err(Early::Text(text)) => panic!("help: {text}"),
             Err(Early::Mistake(error)) => panic!("{error:?}"),

@@ -250,7 +250,8 @@ fn configure(
     }
     for flag in &options.debug {
         let of_server = flag.name == "nbdkit" && flag.flag.starts_with("backend.");
-        if !of_server && !(plugin == "data" && flag.name == "data" && flag.flag == "AST") {
+        let of_data = plugin == "data" && flag.name == "data" && flag.flag == "AST";
+        if !of_server && !of_data {
             messages::warning(&format!(
                 "debug flag -D {}.{} was not used",
                 flag.name, flag.flag

@@ -41,16 +41,19 @@ fn with(tls: Tls) -> Options {
     }
 }
 
+/// Who was where.
+type Seen = Arc<Mutex<Vec<(&'static str, Client)>>>;
+
 /// A disk that remembers who was where.
 struct Recorder {
     name: Arc<str>,
     device: Arc<dyn Device>,
-    seen: Arc<Mutex<Vec<(&'static str, Client)>>>,
+    seen: Seen,
 }
 
 impl Recorder {
-    fn new() -> (Arc<Recorder>, Arc<Mutex<Vec<(&'static str, Client)>>>) {
-        let seen = Arc::<Mutex<Vec<_>>>::default();
+    fn new() -> (Arc<Recorder>, Seen) {
+        let seen = Seen::default();
         let recorder = Recorder {
             name: "recorder".into(),
             device: MemoryDisk::new(4 << 20),

@@ -64,7 +64,7 @@ mod tests {
         );
         // Nothing that needs haggling: no DF, no payload of block status.
         let not = proto::FLAG_SEND_DF | proto::FLAG_BLOCK_STATUS_PAYLOAD;
-        let flags = u16::MAX & !not;
+        let flags = !not;
         assert_eq!(bytes[24..28], u32::from(flags).to_be_bytes());
         assert_eq!(bytes[28..], [0; 124]);
         assert_eq!(negotiated.served.flags, flags);

@@ -358,7 +358,7 @@ fn what_cannot_be_used_is_said_at_the_start() {
             certificates: Some(authority.server()),
             ..Config::default()
         };
-        let error = Acceptor::new(config).err().expect("an error").to_string();
+        let error = Acceptor::new(config).expect_err("an error").to_string();
         assert!(!error.contains('\n'), "{error:?}");
         error
     };
@@ -403,7 +403,7 @@ fn what_cannot_be_used_is_said_at_the_start() {
             priority: Some(priority.into()),
             ..Config::default()
         };
-        Acceptor::new(config).err().expect("an error").to_string()
+        Acceptor::new(config).expect_err("an error").to_string()
     };
     assert!(none("NORMAL:%COMPAT", None).contains("\"%COMPAT\" is not known"));
     let file = tempfile::NamedTempFile::new().unwrap();
