@@ -41,8 +41,8 @@ fn a_disk_is_the_same_behind_two_servers() {
             fs::read(&disk).expect("reads"),
             fs::read(place.path("copy.img")).expect("reads")
         );
-        text(&["qemu-img", "convert", "-n", "-O", "raw", "disk.img", &b.uri]);
-        text(&["qemu-img", "compare", "disk.img", &b.uri]);
+        text(&["qemu-img", "convert", "-n", "-O", "raw", "copy.img", &b.uri]);
+        text(&["qemu-img", "compare", "copy.img", &b.uri]);
         b.stop();
     }
     a.stop();

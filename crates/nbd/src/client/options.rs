@@ -1,6 +1,7 @@
 //! What a client asks of a server, and what it gets to know.
 
 use crate::Violation;
+use crate::names;
 use crate::proto::Mode;
 use crate::server::Context;
 
@@ -126,7 +127,7 @@ pub enum Failure {
     #[error(transparent)]
     Violation(#[from] Violation),
     /// The server said no.
-    #[error("the server refused option {option} with {code:#x}{}{text}", if text.is_empty() { "" } else { ": " })]
+    #[error("the server refused {} with {}{}{text}", names::option(*option), names::option_reply(*code), if text.is_empty() { "" } else { ": " })]
     Refused {
         /// The option.
         option: u32,

@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
     sync::OnceLock,
+    time::{Duration, Instant},
 };
 
 use block::{Error, ErrorKind, Result};
@@ -263,15 +264,23 @@ pub(super) fn lock(opened: &Opened, place: &Place<'_>, lock: Lock) -> Result<()>
     Err(busy(place, kind, conflict.and_then(|found| found.holder)))
 }
 
-/// Fails if somebody holds a lock that no client of ours could stand. Takes none: a lock that is
+/// How long a lock may outlive its holder: when a server is killed, the kernel takes its ring apart,
+/// and closes what is registered there, a moment after the process is gone.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Fails if somebody holds, and keeps, a lock that no client of ours could stand. Takes none: a lock that is
 /// held for a moment only would get in another's way.
 pub(super) fn probe_lock(opened: &Opened, place: &Place<'_>, lock: Lock) -> Result<()> {
     if lock == Lock::None {
         return Ok(());
     }
-    match blkdev::lock_conflict(&opened.data, FileLock::Shared) {
-        Some(found) => Err(busy(place, FileLock::Shared, found.holder)),
-        None => Ok(()),
+    let began = Instant::now();
+    loop {
+        match blkdev::lock_conflict(&opened.data, FileLock::Shared) {
+            None => return Ok(()),
+            Some(_) if began.elapsed() < LINGER => std::thread::sleep(Duration::from_millis(20)),
+            Some(found) => return Err(busy(place, FileLock::Shared, found.holder)),
+        }
     }
 }
 

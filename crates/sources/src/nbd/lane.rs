@@ -13,18 +13,17 @@
 use std::{
     cell::{Cell, RefCell, RefMut},
     collections::VecDeque,
+    pin::pin,
     rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering},
+    task::{Poll, Waker},
     time::Duration,
 };
 
-use block::{
-    Data, Doorbell, Errno, ExtentFlags, ExtentList, Flags, IoError, Iov, Op, Outcome, Parked,
-    Piece, Reactor, Request, Segments, Tick,
-};
+use block::{Doorbell, Errno, IoError, Op, Parked, Reactor, Request, Tick};
 use nbd::{
     Mode,
-    client::{Connected, Pending, Request as Wire, encode_request},
+    client::{Connected, Request as Wire, encode_request},
     proto,
 };
 use reactor::{SendBatch, Stream};
@@ -32,6 +31,7 @@ use reactor::{SendBatch, Stream};
 use super::{
     Settings, Target,
     dial::{Dialed, Server},
+    flight::{self, Sent},
     receive,
 };
 
@@ -47,6 +47,8 @@ pub(super) struct Lane {
     armed: Cell<bool>,
     /// For tasks.
     me: Weak<Lane>,
+    /// Whoever waits for the lane to be told to leave, or for its end.
+    watchers: RefCell<Vec<Waker>>,
 }
 
 /// What is to become of requests.
@@ -63,6 +65,8 @@ pub(super) struct State {
     phase: Phase,
     /// We have said goodbye.
     leaving: bool,
+    /// Nothing more will happen.
+    ended: bool,
     stream: Stream,
     mode: Mode,
     /// Keeps the server alive, if it is our child.
@@ -75,26 +79,6 @@ pub(super) struct State {
     waiting: VecDeque<Parked>,
     out: SendBatch,
     sending: bool,
-}
-
-/// A request in flight.
-pub(super) struct Sent {
-    pub pending: Pending,
-    pub request: Request,
-    /// Its place among all.
-    number: u64,
-    pub found: Found,
-    pub outcome: Outcome,
-}
-
-/// What a request has found so far.
-pub(super) enum Found {
-    Nothing,
-    /// All of a read, in memory of our choice.
-    Whole(Segments),
-    /// A read's bytes gather here, as its chunks come.
-    Gathering(Iov),
-    Extents(ExtentList),
 }
 
 impl Lane {
@@ -114,6 +98,7 @@ impl Lane {
             state: RefCell::new(State {
                 phase: Phase::Up,
                 leaving: false,
+                ended: false,
                 stream: dialed.stream,
                 mode: connected.mode,
                 server: dialed.server,
@@ -126,6 +111,7 @@ impl Lane {
                 sending: false,
             }),
             armed: Cell::new(false),
+            watchers: RefCell::default(),
         });
         reactor.spawn(lane.clone().live());
         lane
@@ -153,11 +139,17 @@ impl Lane {
 
     /// Says goodbye, and ends.
     pub async fn leave(self: Rc<Self>) {
+        let first = !std::mem::replace(&mut self.state.borrow_mut().leaving, true);
+        if first {
+            self.clone().say_goodbye().await;
+            self.tell();
+        }
+        self.until(|state| state.ended).await;
+    }
+
+    async fn say_goodbye(self: Rc<Self>) {
         let (stream, server) = {
             let mut state = self.state.borrow_mut();
-            if std::mem::replace(&mut state.leaving, true) {
-                return;
-            }
             let goodbye = Wire {
                 command: proto::CMD_DISC,
                 flags: 0,
@@ -188,42 +180,61 @@ impl Lane {
 
     /// The whole reply has come.
     pub fn finish(&self, cookie: u64) {
-        let Some(sent) = self.state.borrow_mut().take(cookie) else {
-            return;
-        };
-        let Sent {
-            mut request,
-            found,
-            outcome,
-            ..
-        } = sent;
-        if outcome.is_err() {
-            return request.complete(outcome);
-        }
-        match found {
-            Found::Nothing => request.done(),
-            Found::Whole(segments) => request.give(segments),
-            Found::Gathering(iov) => {
-                let mut segments = Segments::new();
-                iov.shared().for_each(|mem| segments.push(Piece::Mem(mem)));
-                request.give(segments);
-            }
-            Found::Extents(mut extents) => {
-                extents.truncate(request.len());
-                *request.data_mut() = Data::Extents(extents);
-                request.done();
-            }
+        let sent = self.state.borrow_mut().take(cookie);
+        if let Some(sent) = sent {
+            sent.complete();
         }
     }
 
-    /// The lane's life: one connection after the other.
+    /// Wakes whoever watches.
+    fn tell(&self) {
+        let watchers = std::mem::take(&mut *self.watchers.borrow_mut());
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until the state is like this.
+    async fn until(&self, so: impl Fn(&State) -> bool) {
+        std::future::poll_fn(|cx| {
+            if so(&self.state.borrow()) {
+                return Poll::Ready(());
+            }
+            let mut watchers = self.watchers.borrow_mut();
+            if !watchers.iter().any(|known| known.will_wake(cx.waker())) {
+                watchers.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// What comes first: this, or that we leave.
+    async fn unless_leaving<T>(&self, this: impl Future<Output = T>) -> Option<T> {
+        let mut this = pin!(this);
+        let mut leaving = pin!(self.until(|state| state.leaving));
+        std::future::poll_fn(|cx| {
+            if leaving.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            this.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
+    /// The lane's life, and its end.
     async fn live(self: Rc<Self>) {
+        self.serve().await;
+        self.state.borrow_mut().ended = true;
+        self.tell();
+    }
+
+    /// Serves one connection after the other.
+    async fn serve(self: &Rc<Self>) {
         loop {
             let (stream, mode) = {
                 let state = self.state.borrow();
                 (state.stream.clone(), state.mode)
             };
-            let why = receive::run(&self, &stream, mode).await;
+            let why = receive::run(self, &stream, mode).await;
             stream.shutdown();
             if self.state.borrow().leaving {
                 return self.fail_all(IoError::from(Errno::ESHUTDOWN));
@@ -237,6 +248,9 @@ impl Lane {
             self.hold();
             match self.connect_again(lost).await {
                 Some((dialed, connected)) => self.go_on(dialed, &connected),
+                None if self.state.borrow().leaving => {
+                    return self.fail_all(IoError::from(Errno::ESHUTDOWN));
+                }
                 None => return,
             }
         }
@@ -258,12 +272,8 @@ impl Lane {
     async fn connect_again(&self, lost: IoError) -> Option<(Dialed, Connected)> {
         let mut pause = Duration::from_millis(20);
         loop {
-            let attempt = self.target.connect(&self.reactor).await;
-            if self.state.borrow().leaving {
-                self.fail_all(IoError::from(Errno::ESHUTDOWN));
-                return None;
-            }
-            match attempt {
+            let attempt = self.target.connect(&self.reactor);
+            match self.unless_leaving(attempt).await? {
                 Ok((dialed, connected)) => match self.target.is_same(&connected) {
                     Ok(()) => return Some((dialed, connected)),
                     Err(why) => {
@@ -286,7 +296,7 @@ impl Lane {
                     pause = pause.min(until.since(self.reactor.now()));
                 }
             }
-            self.reactor.sleep(pause).await;
+            self.unless_leaving(self.reactor.sleep(pause)).await?;
             pause = (pause.max(Duration::from_millis(1)) * 2).min(MAX_PAUSE);
         }
     }
@@ -398,19 +408,13 @@ impl State {
     }
 
     fn encode(&mut self, request: Request) {
-        let Some(command) = command(request.op()) else {
-            return request.fail(Errno::ENOTSUP);
-        };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32
         });
-        let wire = Wire {
-            command,
-            flags: flags(request.flags()),
-            cookie: slot.into(),
-            offset: request.offset(),
-            length: request.len(),
+        let Some(wire) = flight::wire(&request, slot.into()) else {
+            self.free.push(slot);
+            return request.fail(Errno::ENOTSUP);
         };
         let Some(head) = encode_request(self.mode, &wire) else {
             // Limits see to it; a server that was exchanged for an older one may say less.
@@ -422,28 +426,9 @@ impl State {
             iov.shared().for_each(|mem| self.out.push_mem(mem));
         }
         self.submitted += 1;
-        self.slots[slot as usize] = Some(Sent {
-            pending: Pending::new(&wire, u32::from(self.allocation.is_some())),
-            found: match request.op() {
-                Op::Extents => Found::Extents(ExtentList::new()),
-                _ => Found::Nothing,
-            },
-            request,
-            number: self.submitted,
-            outcome: Ok(()),
-        });
-    }
-}
-
-impl Sent {
-    /// Extents that the server told of.
-    pub fn extents(&mut self, told: nbd::client::Descriptors<'_>) {
-        if let Found::Extents(list) = &mut self.found {
-            for extent in told {
-                // A list that is full is a shorter answer, which is allowed.
-                list.push(extent.length, ExtentFlags(extent.flags));
-            }
-        }
+        let contexts = u32::from(self.allocation.is_some());
+        let sent = Sent::new(request, &wire, contexts, self.submitted);
+        self.slots[slot as usize] = Some(sent);
     }
 }
 
@@ -455,29 +440,4 @@ fn allocation(connected: &Connected) -> Option<u32> {
 
 fn park(request: Request) -> Parked {
     request.park(|request| request.fail(Errno::ECANCELED))
-}
-
-const fn command(op: Op) -> Option<u16> {
-    Some(match op {
-        Op::Read => proto::CMD_READ,
-        Op::Write => proto::CMD_WRITE,
-        Op::Flush => proto::CMD_FLUSH,
-        Op::Discard => proto::CMD_TRIM,
-        Op::WriteZeroes => proto::CMD_WRITE_ZEROES,
-        Op::Cache => proto::CMD_CACHE,
-        Op::Extents => proto::CMD_BLOCK_STATUS,
-        _ => return None,
-    })
-}
-
-fn flags(flags: Flags) -> u16 {
-    [
-        (Flags::FUA, proto::CMD_FLAG_FUA),
-        (Flags::NO_HOLE, proto::CMD_FLAG_NO_HOLE),
-        (Flags::FAST_ZERO, proto::CMD_FLAG_FAST_ZERO),
-        (Flags::REQ_ONE, proto::CMD_FLAG_REQ_ONE),
-    ]
-    .into_iter()
-    .filter(|(flag, _)| flags.contains(*flag))
-    .fold(0, |all, (_, wire)| all | wire)
 }

@@ -6,6 +6,7 @@
 //! | `hello` | the handshake, and what it says about the disk |
 //! | `device` | the disk; who reaches it from which reactor |
 //! | `lane` | one connection: requests out; waiting and repeating when it is lost |
+//! | `flight` | one request of it, and what it has found |
 //! | `receive` | replies in |
 //!
 //! A client of ours gets connections of its own, unless `shared` says otherwise, so what the server
@@ -14,6 +15,7 @@
 
 mod device;
 mod dial;
+mod flight;
 mod hello;
 mod lane;
 mod receive;

@@ -5,7 +5,7 @@
 
 use std::{future::Future, io, pin::pin, task::Poll};
 
-use block::{Counters, Data, Errno, IoError, Iov, Piece, Reactor, RecvBuf, Segments, SharedMem};
+use block::{Counters, Errno, IoError, Iov, Piece, RecvBuf, Segments, SharedMem};
 use nbd::{
     Mode,
     client::{Replies, Reply},
@@ -13,7 +13,10 @@ use nbd::{
 };
 use reactor::Stream;
 
-use super::lane::{Found, Lane, Sent};
+use super::{
+    flight::{Found, Room},
+    lane::{Lane, State},
+};
 
 /// Memory for one receive, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -122,81 +125,39 @@ impl Receiver<'_> {
 
     /// Handles the next thing in the buffer.
     fn step(&mut self) -> Result<Step, String> {
-        let mut state = self.lane.state();
-        let (consumed, reply) = {
-            let state = &mut *state;
+        let heard = {
+            let state = &mut *self.lane.state();
             let looked = self.replies.input(self.buf.data(), |cookie| {
                 state.sent(cookie).map(|sent| &mut sent.pending)
             });
-            looked.map_err(|violation| violation.to_string())?
+            let (consumed, reply) = looked.map_err(|violation| violation.to_string())?;
+            let heard = match reply {
+                None if consumed > 0 => Heard::Part,
+                None => Heard::Nothing,
+                Some(reply) => hear(self.lane, state, reply)?,
+            };
+            self.buf.consume(consumed);
+            heard
         };
-        let (mut ended, mut content) = (None, None);
-        let more = consumed > 0 || reply.is_some();
-        match reply {
-            None => {}
-            Some(Reply::Data {
-                cookie,
-                offset,
-                length,
-                last,
-            }) => content = Some((cookie, offset, length, last)),
-            Some(Reply::Hole {
-                cookie,
-                offset,
-                length,
-                last,
-            }) => {
-                let sent = state.sent(cookie).expect("the parser found it");
-                sent.hole(&self.lane.reactor, offset, length);
-                ended = last.then_some(cookie);
+        Ok(match heard {
+            Heard::Nothing => Step::Receive,
+            Heard::Part => Step::Next,
+            Heard::All(cookie) => {
+                self.lane.finish(cookie);
+                Step::Next
             }
-            Some(Reply::BlockStatus {
-                cookie,
-                context,
-                extents,
-                last,
-                ..
-            }) => {
-                if state.allocation() != Some(context) {
-                    return Err(format!(
-                        "the server tells the status of context {context}, which was not selected"
-                    ));
-                }
-                let sent = state.sent(cookie).expect("the parser found it");
-                sent.extents(extents);
-                ended = last.then_some(cookie);
-            }
-            Some(Reply::Error {
-                cookie,
-                error,
-                text,
-                last,
-                ..
-            }) => {
-                let errno = Errno::new(linux_errno(error));
-                let sent = state.sent(cookie).expect("the parser found it");
-                sent.outcome = Err(match text.is_empty() {
-                    true => errno.into(),
-                    false => IoError::because(errno, &self.lane.target.name, text),
-                });
-                ended = last.then_some(cookie);
-            }
-            Some(Reply::Done { cookie }) => ended = Some(cookie),
-        }
-        drop(state);
-        self.buf.consume(consumed);
-        if let Some(cookie) = ended {
-            self.lane.finish(cookie);
-        }
-        Ok(match content {
-            Some((cookie, offset, length, last)) => self.content(cookie, offset, length, last),
-            None if more => Step::Next,
-            None => Step::Receive,
+            Heard::Content(content) => self.content(&content),
         })
     }
 
-    /// The next `length` bytes of the stream belong at `offset`.
-    fn content(&mut self, cookie: u64, offset: u64, length: u64, last: bool) -> Step {
+    /// The next bytes of the stream are those of a read.
+    fn content(&mut self, content: &Content) -> Step {
+        let Content {
+            cookie,
+            offset,
+            length,
+            last,
+        } = *content;
         let len = length as usize;
         let here = self.buf.data().len().min(len);
         let ends = last.then_some(cookie);
@@ -239,45 +200,89 @@ impl Receiver<'_> {
     }
 }
 
-/// Where a read's bytes go.
-enum Room {
-    /// To memory that is there.
-    Theirs(Iov),
-    /// It is all of the read, and the memory is ours to choose.
-    Ours,
+/// What a reply was about.
+enum Heard {
+    /// Nothing: more must come.
+    Nothing,
+    /// A request, which expects more.
+    Part,
+    /// The request with this cookie, which has all.
+    All(u64),
+    /// Bytes of a read, which are next in the stream.
+    Content(Content),
 }
 
-impl Sent {
-    fn room(&mut self, reactor: &Reactor, offset: u64, length: u64) -> Room {
-        let at = (offset - self.request.offset()) as usize;
-        if let Data::Iov(iov) = self.request.data() {
-            return Room::Theirs(iov.slice(at, length as usize));
-        }
-        if length == self.request.len() {
-            return Room::Ours;
-        }
-        Room::Theirs(self.gathering(reactor).slice(at, length as usize))
-    }
+/// The next `length` bytes of the stream belong at `offset`.
+struct Content {
+    cookie: u64,
+    offset: u64,
+    length: u64,
+    last: bool,
+}
 
-    fn hole(&mut self, reactor: &Reactor, offset: u64, length: u64) {
-        match self.room(reactor, offset, length) {
-            Room::Theirs(iov) => iov.zero(0, length as usize),
-            Room::Ours => self.found = Found::Whole(Segments::zero(length)),
+/// Notes what a reply says.
+fn hear(lane: &Lane, state: &mut State, reply: Reply<'_>) -> Result<Heard, String> {
+    let (cookie, last) = match reply {
+        Reply::Data {
+            cookie,
+            offset,
+            length,
+            last,
+        } => {
+            return Ok(Heard::Content(Content {
+                cookie,
+                offset,
+                length,
+                last,
+            }));
         }
-    }
-
-    /// Memory for a read that comes in pieces. Cleared, since a hostile server could send one piece
-    /// twice and another never.
-    fn gathering(&mut self, reactor: &Reactor) -> Iov {
-        if let Found::Gathering(iov) = &self.found {
-            return iov.clone();
+        Reply::Hole {
+            cookie,
+            offset,
+            length,
+            last,
+        } => {
+            let sent = state.sent(cookie).expect("the parser found it");
+            sent.hole(&lane.reactor, offset, length);
+            (cookie, last)
         }
-        let len = self.request.len() as usize;
-        let iov = Iov::of_chunk(reactor.chunk(len), len);
-        iov.zero(0, len);
-        self.found = Found::Gathering(iov.clone());
-        iov
-    }
+        Reply::BlockStatus {
+            cookie,
+            context,
+            extents,
+            last,
+            ..
+        } => {
+            if state.allocation() != Some(context) {
+                return Err(format!(
+                    "the server tells the status of context {context}, which was not selected"
+                ));
+            }
+            let sent = state.sent(cookie).expect("the parser found it");
+            sent.extents(extents);
+            (cookie, last)
+        }
+        Reply::Error {
+            cookie,
+            error,
+            text,
+            last,
+            ..
+        } => {
+            let errno = Errno::new(linux_errno(error));
+            let sent = state.sent(cookie).expect("the parser found it");
+            sent.outcome = Err(match text.is_empty() {
+                true => errno.into(),
+                false => IoError::because(errno, &lane.target.name, text),
+            });
+            (cookie, last)
+        }
+        Reply::Done { cookie } => (cookie, true),
+    };
+    Ok(match last {
+        true => Heard::All(cookie),
+        false => Heard::Part,
+    })
 }
 
 fn one(mem: SharedMem) -> Segments {
