@@ -10,15 +10,24 @@ use reactor::{DriverKind, Io, Loop, Options, Reactors};
 use sources::nbd::Settings;
 use testkit::{DeviceSource, Drive, MemoryDisk, Model, TestHost, Workload, conformance};
 
-struct Driven(Loop);
+/// A loop that both the suite and whoever opens disks for it can turn.
+#[derive(Clone)]
+struct Driven(Rc<RefCell<Loop>>, Reactor);
+
+impl Driven {
+    fn new(made: Loop) -> Driven {
+        let reactor = made.reactor().clone();
+        Driven(Rc::new(RefCell::new(made)), reactor)
+    }
+}
 
 impl Drive for Driven {
     fn reactor(&self) -> &Reactor {
-        self.0.reactor()
+        &self.1
     }
 
     fn block_on<T>(&mut self, future: impl Future<Output = T>) -> T {
-        self.0.block_on(future)
+        self.0.borrow_mut().block_on(future)
     }
 }
 
@@ -38,7 +47,7 @@ fn loops(driver: DriverKind) -> Option<(Driven, Reactors)> {
     };
     match Loop::new(options.clone()) {
         Ok(client) => Some((
-            Driven(client),
+            Driven::new(client),
             Reactors::start(1, options).expect("a second loop"),
         )),
         Err(error) => {
@@ -91,19 +100,13 @@ fn conformance(driver: DriverKind, mode: Mode) {
     } else {
         &[CONTEXT_BASE_ALLOCATION]
     };
-    let client = RefCell::new(client);
-    let disk: Arc<dyn Device> = {
-        let mut client = client.borrow_mut();
-        let reactor = client.reactor().clone();
-        client.block_on(open(
-            &reactor,
-            &world.connect,
-            options(mode, contexts),
-            Settings::default(),
-        ))
+    let opener = client.clone();
+    let make = |reactor: &Reactor| {
+        let wanted = options(mode, contexts);
+        let opened = open(reactor, &world.connect, wanted, Settings::default());
+        opener.clone().block_on(opened)
     };
-    let mut client = client.into_inner();
-    let ran = conformance::run(|_| disk.clone(), &mut client);
+    let ran = conformance::run(make, &mut client.clone());
     assert!(ran.len() > 10, "only {ran:?}");
     world.end();
 }

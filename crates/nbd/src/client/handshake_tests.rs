@@ -242,7 +242,7 @@ fn refusals_carry_the_text() {
     let failure = event.unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "the server refused option 7 with 0x80000006: no such export"
+        "the server refused NBD_OPT_GO with NBD_REP_ERR_UNKNOWN: no such export"
     );
     assert_eq!(sent, [OPT_GO, OPT_ABORT]);
 }
