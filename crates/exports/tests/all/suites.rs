@@ -4,7 +4,7 @@ use std::{cell::RefCell, io, os::unix::net::UnixStream, rc::Rc, sync::Arc};
 
 use crate::common::{Connect, open, options};
 use blkit_exports::nbd::{Options as NbdOptions, Server};
-use block::{Device, Reactor, Source};
+use block::{Reactor, Source};
 use nbd::{Mode, proto::CONTEXT_BASE_ALLOCATION};
 use reactor::{DriverKind, Io, Loop, Options, Reactors};
 use sources::nbd::Settings;

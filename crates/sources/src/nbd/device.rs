@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use block::{Data, Device, Inbox, Iov, Limits, Local, Op, Queue, Reactor, Remote, Request, Result};
+use block::{
+    Data, Device, Errno, Inbox, Iov, Limits, Local, Op, OpSet, Queue, Reactor, Remote, Request,
+    Result,
+};
 
 use super::{Target, lane::Lane};
 
@@ -21,11 +24,17 @@ pub(super) struct NbdDevice {
 }
 
 /// All connections of a device.
-pub(super) struct Lanes(Vec<Rc<Lane>>);
+struct Lanes {
+    all: Vec<Rc<Lane>>,
+    offered: OpSet,
+}
 
 impl Lanes {
     fn submit(&self, request: Request) {
-        let lane = match &self.0[..] {
+        if !self.offered.contains(request.op()) {
+            return request.fail(Errno::ENOTSUP);
+        }
+        let lane = match &self.all[..] {
             [only] => only,
             many => many
                 .iter()
@@ -36,7 +45,7 @@ impl Lanes {
     }
 
     fn leave(&self, reactor: &Reactor) {
-        for lane in &self.0 {
+        for lane in &self.all {
             reactor.spawn(lane.clone().leave());
         }
     }
@@ -49,7 +58,11 @@ impl NbdDevice {
         target: Arc<Target>,
         lanes: Vec<Rc<Lane>>,
     ) -> NbdDevice {
-        reactor.keep(address(&target), Rc::new(Lanes(lanes)));
+        let lanes = Lanes {
+            all: lanes,
+            offered: limits.offered(),
+        };
+        reactor.keep(address(&target), Rc::new(lanes));
         NbdDevice {
             limits: Arc::new(limits),
             home: reactor.inbox().clone(),
@@ -90,7 +103,7 @@ impl Device for NbdDevice {
     fn close<'a>(&'a self, reactor: &'a Reactor) -> Local<'a, Result<()>> {
         Box::pin(async move {
             if let Some(lanes) = self.lanes(reactor).filter(|_| self.is_home(reactor)) {
-                for lane in &lanes.0 {
+                for lane in &lanes.all {
                     lane.clone().leave().await;
                 }
             }
