@@ -12,6 +12,7 @@ use crate::server::{
     BlockSizePolicy, BlockSizes, Context, Event, ExportInfo, Handshake, Negotiated, Refused,
     Served, ServerOptions, TlsMode,
 };
+use crate::uri::Uri;
 
 /// Option haggling, both sides: the first bytes choose options, the rest is what the peer sends.
 pub fn fuzz_handshake(data: &[u8]) {
@@ -31,6 +32,28 @@ pub fn fuzz_handshake(data: &[u8]) {
         whole, pieces,
         "the client's answers depend on how bytes are cut"
     );
+}
+
+/// URIs: what is understood means the same in its canonical form, and what is not is told with a
+/// place in the text.
+pub fn fuzz_uri(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match text.parse::<Uri>() {
+        Ok(uri) => {
+            assert!(Uri::is_meant(text), "{text}");
+            let canonical = uri.to_string();
+            assert_eq!(canonical.parse(), Ok(uri), "{text} as {canonical}");
+        }
+        Err(error) => {
+            assert_eq!(error.uri, text);
+            assert!(
+                (1..=text.chars().count() + 1).contains(&error.at),
+                "{error:?}"
+            );
+        }
+    }
 }
 
 /// Transmission phase, both sides: the first bytes choose the export, the rest is what the peer

@@ -44,6 +44,10 @@ pub const TARGETS: &[Target] = &[
         run: session::run,
     },
     Target {
+        name: "nbd_uri",
+        run: nbd::fuzzing::fuzz_uri,
+    },
+    Target {
         name: "data_program",
         run: sources::data::fuzzing::fuzz,
     },

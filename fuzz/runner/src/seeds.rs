@@ -1,4 +1,5 @@
-//! The corpus: sessions between our client and our server, recorded, and programs of the data source.
+//! The corpus: sessions between our client and our server, recorded, and texts: URIs, programs of the data
+//! source.
 //!
 //! For every kind of client and server the bytes of both directions are kept, each as input for the
 //! side that would receive them. Made anew by `cargo xtask fuzz --write-corpus`; inputs that a fuzzer
@@ -33,11 +34,18 @@ struct Session {
 
 /// Seeds of a target, by its name. Without a doubt different from one another, and in a fixed order.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
-    if target == "data_program" {
-        let mut programs = PROGRAMS.to_vec();
-        programs.sort_unstable();
-        return programs.into_iter().map(|text| text.into()).collect();
-    }
+    let texts = match target {
+        "data_program" => PROGRAMS,
+        "nbd_uri" => URIS,
+        _ => return sessions(target),
+    };
+    let mut texts = texts.to_vec();
+    texts.sort_unstable();
+    texts.into_iter().map(|text| text.into()).collect()
+}
+
+/// What went over the wire, as the target wants it.
+fn sessions(target: &str) -> Vec<Vec<u8>> {
     let mut seeds = BTreeSet::new();
     for setup in setups() {
         for server in servers() {
@@ -68,6 +76,18 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     }
     seeds.into_iter().collect()
 }
+
+/// URIs with every scheme and every query.
+const URIS: &[&str] = &[
+    "nbd://localhost",
+    "nbd://example.com:10810/disk%201?unknown=x;nbd-port=5",
+    "nbd://[2001:db8::1]:10809//a/b",
+    "nbds://alice@h/?tls-psk-file=/k&tls-verify-peer=false&tls-hostname=n&tls-priority=NORMAL",
+    "nbds+unix://bob@/x?socket=/tmp/a%20b&tls-certificates=/c&tls-username=eve",
+    "NBD+vsock://3:4294967295/e",
+    "nbd+ssh://me@host:2222/e?socket=/s&compress",
+    "nbd+ssh://host/?nbd-port=7",
+];
 
 /// Programs that use the whole language of the data source.
 const PROGRAMS: &[&str] = &[

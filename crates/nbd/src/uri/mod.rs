@@ -238,16 +238,21 @@ impl TlsParts {
     }
 }
 
+/// Slashes too.
+fn encode_all(text: &str) -> String {
+    encode(text.as_bytes()).replace('/', "%2F")
+}
+
 fn authority(user: Option<&str>, host: &str, port: Option<String>) -> String {
     let mut text = String::new();
     if let Some(user) = user {
-        text.push_str(&encode(user.as_bytes()));
+        text.push_str(&encode_all(user));
         text.push('@');
     }
-    if host.contains(':') {
-        text.push_str(&format!("[{host}]"));
-    } else {
-        text.push_str(&encode(host.as_bytes()));
+    match parse::ipv6(host) {
+        Some((address, "")) => text.push_str(&format!("[{address}]")),
+        Some((address, zone)) => text.push_str(&format!("[{address}%25{}]", encode_all(zone))),
+        None => text.push_str(&encode_all(host)),
     }
     if let Some(port) = port {
         text.push(':');

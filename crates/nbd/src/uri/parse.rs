@@ -182,6 +182,13 @@ pub(super) fn uri(text: &str) -> Result<Uri, Wrong> {
     })
 }
 
+/// An IPv6 address, and the zone behind it if there is one.
+pub(super) fn ipv6(host: &str) -> Option<(&str, &str)> {
+    let (address, zone) = host.split_once('%').unwrap_or((host, ""));
+    address.parse::<std::net::Ipv6Addr>().ok()?;
+    Some((address, zone))
+}
+
 fn split(front: Part<'_>) -> Result<Authority<'_>, Wrong> {
     let (user, place) = match front.cut(&['@']) {
         (user, Some(place)) => (Some(user), place),
@@ -195,7 +202,7 @@ fn split(front: Part<'_>) -> Result<Authority<'_>, Wrong> {
         let (host, Some(rest)) = inner.cut(&[']']) else {
             return wrong(place.at, "this '[' is not closed");
         };
-        if host.text.parse::<std::net::Ipv6Addr>().is_err() && !host.text.contains('%') {
+        if ipv6(host.text).is_none() {
             return wrong(host.at, "brackets must contain an IPv6 address");
         }
         let port = match rest.cut(&[':']) {

@@ -154,6 +154,9 @@ fn the_canonical_form_says_the_same() {
         ("nbd://localhost:10809", "nbd://localhost/"),
         ("NBD://h:1/a%62%26", "nbd://h:1/ab%26"),
         ("nbd://[::1]:2", "nbd://[::1]:2/"),
+        ("nbd://[fe80::1%25eth0]/", "nbd://[fe80::1%25eth0]/"),
+        ("nbd://a%3Ab%2Fc/", "nbd://a%3Ab%2Fc/"),
+        ("nbds://a%2Fb@h", "nbds://a%2Fb@h/"),
         ("nbd+unix:///x?socket=/a%20b", "nbd+unix:///x?socket=/a%20b"),
         ("nbd+vsock://:5/", "nbd+vsock://2:5/"),
         (
