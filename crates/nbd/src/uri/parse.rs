@@ -184,7 +184,11 @@ pub(super) fn uri(text: &str) -> Result<Uri, Wrong> {
 
 /// An IPv6 address, and the zone behind it if there is one.
 pub(super) fn ipv6(host: &str) -> Option<(&str, &str)> {
-    let (address, zone) = host.split_once('%').unwrap_or((host, ""));
+    let (address, zone) = match host.split_once('%') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (host, ""),
+    };
     address.parse::<std::net::Ipv6Addr>().ok()?;
     Some((address, zone))
 }

@@ -155,6 +155,7 @@ fn the_canonical_form_says_the_same() {
         ("NBD://h:1/a%62%26", "nbd://h:1/ab%26"),
         ("nbd://[::1]:2", "nbd://[::1]:2/"),
         ("nbd://[fe80::1%25eth0]/", "nbd://[fe80::1%25eth0]/"),
+        ("nbd://[::1%25]/", "nbd://%3A%3A1%25/"),
         ("nbd://a%3Ab%2Fc/", "nbd://a%3Ab%2Fc/"),
         ("nbds://a%2Fb@h", "nbds://a%2Fb@h/"),
         ("nbd+unix:///x?socket=/a%20b", "nbd+unix:///x?socket=/a%20b"),
