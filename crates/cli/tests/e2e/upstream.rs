@@ -140,10 +140,10 @@ fn a_server_that_says_nothing_is_given_up() {
     let place = Place::new();
     place.sparse("disk.img", 1 << 20);
     let a = first(&place);
-    let b = place.serve_here(&["nbd", &a.uri, "timeout=300ms"]);
+    let b = place.serve_here(&["nbd", &a.uri, "timeout=2s"]);
     let mut client = Raw::connect(&place.path("s"));
     // Idle for longer than that is no offence.
-    thread::sleep(Duration::from_millis(700));
+    thread::sleep(Duration::from_millis(4500));
     client.ask_read(0, 512);
     assert_eq!(client.answer(512), Ok(vec![0; 512]));
     a.signal(19); // SIGSTOP
