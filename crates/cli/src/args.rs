@@ -84,7 +84,8 @@ pub enum Command {
                   command (128+N if signal N killed it)."
 )]
 pub struct ServeArgs {
-    /// A source ('blkit sources' lists them), or the path of a file, directory or block device
+    /// A source ('blkit sources' lists them), the path of a file, directory or block device, or
+    /// the URI of another server's export (nbd://...)
     #[arg(value_name = "SOURCE", required = true)]
     pub source: String,
     /// Parameters of the filters and the source; @PATH, with a '/' in it, reads more from a file

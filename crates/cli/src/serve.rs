@@ -25,7 +25,7 @@ use crate::{
     args::{ServeArgs, TlsArgs},
     life::{
         captive::{self, Captive},
-        listen::{self, Endpoints, LOOPBACK, NBD_PORT},
+        listen::{self, Endpoints, LOOPBACK},
         pid_file::PidFile,
         server::{self, Clients, Service},
         tls,
@@ -93,7 +93,11 @@ fn bind(options: &ServeArgs) -> Result<Endpoints> {
             } else {
                 &options.ip_addr
             };
-            listen::bind_tcp(addresses, options.port.unwrap_or(NBD_PORT), by_default)
+            listen::bind_tcp(
+                addresses,
+                options.port.unwrap_or(nbd::uri::PORT),
+                by_default,
+            )
         }
     }
 }

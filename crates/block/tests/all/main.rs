@@ -4,4 +4,5 @@ mod alloc;
 mod filters;
 mod locks;
 mod normalize;
+mod reactor;
 mod request;

@@ -11,7 +11,6 @@ use std::{
     os::{
         fd::OwnedFd,
         unix::{
-            ffi::OsStrExt,
             fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
@@ -20,11 +19,9 @@ use std::{
 };
 
 use block::{Error, ErrorKind, Result};
+use nbd::uri::{PORT, encode_path};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tempfile::TempDir;
-
-/// The port of NBD (IANA).
-pub const NBD_PORT: u16 = 10809;
 
 /// The longest name of a Unix socket, in bytes (`sun_path` without its final NUL).
 pub const UNIX_PATH_MAX: usize = 107;
@@ -148,7 +145,7 @@ fn bind_unix_in(path: &Path, directory: Option<TempDir>) -> Result<Endpoints> {
     };
     Ok(Endpoints {
         sockets: vec![listener.into()],
-        uri: format!("nbd+unix:///?socket={}", percent_encode(&file.path)),
+        uri: format!("nbd+unix:///?socket={}", encode_path(&file.path)),
         port: None,
         path: Some(file.path.clone()),
         file: Some(file),
@@ -233,7 +230,7 @@ pub fn bind_tcp(addresses: &[IpAddr], port: u16, lenient: bool) -> Result<Endpoi
         IpAddr::V6(address) => format!("[{address}]"),
     };
     let uri = match port {
-        NBD_PORT => format!("nbd://{host}"),
+        PORT => format!("nbd://{host}"),
         port => format!("nbd://{host}:{port}"),
     };
     Ok(Endpoints {
@@ -314,19 +311,6 @@ fn tcp_error(address: SocketAddr, error: io::Error) -> Error {
         io::ErrorKind::AddrNotAvailable => error.hint("this host has no such address"),
         _ => error,
     }
-}
-
-/// The path as the value of a URI's query (RFC 3986, section 3.4).
-pub fn percent_encode(path: &Path) -> String {
-    let mut text = String::new();
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use ::tls::{Acceptor, Config, Error};
 use exports::nbd::Tls;
 
-use super::listen::percent_encode;
+use nbd::uri::encode_path;
 
 /// Whether connections are encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn load(mode: TlsMode, config: &Config) -> Result<Tls, Error> {
 
 /// What a URI says about where a client finds its credentials: the place of the server's.
 pub fn queries(config: &Config) -> Vec<String> {
-    let of = |key: &str, path: &Path| format!("{key}={}", percent_encode(path));
+    let of = |key: &str, path: &Path| format!("{key}={}", encode_path(path));
     let certificates = config.certificates.as_deref();
     let psk = config.psk.as_deref();
     certificates

@@ -11,6 +11,7 @@ use std::{
 };
 
 use block::{Error, ErrorKind};
+use nbd::uri::{PORT, encode_path};
 
 use super::{
     messages,
@@ -18,7 +19,7 @@ use super::{
     tls,
 };
 use crate::life::{
-    listen::{self, Endpoints, NBD_PORT, UNIX_PATH_MAX},
+    listen::{self, Endpoints, UNIX_PATH_MAX},
     tls::{TlsMode, queries as tls_queries},
 };
 
@@ -89,7 +90,7 @@ fn bind_unix(path: &Path, options: &Options) -> Result<Places, Mistake> {
 fn of_unix(endpoints: Endpoints, options: &Options) -> Places {
     let path = endpoints.unix_socket().unwrap_or(Path::new(""));
     messages::debug(&format!("bound to unix socket {}", path.display()));
-    let socket = format!("socket={}", listen::percent_encode(path));
+    let socket = format!("socket={}", encode_path(path));
     let uri = uri(options, "+unix", "", &socket);
     Places {
         endpoints,
@@ -100,7 +101,7 @@ fn of_unix(endpoints: Endpoints, options: &Options) -> Places {
 
 fn bind_vsock(options: &Options) -> Result<Places, Mistake> {
     let port = match &options.port {
-        None => u32::from(NBD_PORT),
+        None => u32::from(PORT),
         Some(port) => port
             .to_str()
             .and_then(|text| text.parse().ok())
@@ -128,7 +129,7 @@ fn bind_vsock(options: &Options) -> Result<Places, Mistake> {
 
 fn bind_tcp(options: &Options) -> Result<Places, Mistake> {
     let wanted = options.port.as_deref();
-    let port = wanted.map_or(Ok(NBD_PORT), port_of)?;
+    let port = wanted.map_or(Ok(PORT), port_of)?;
     let (addresses, lenient) = match &options.ip_addr {
         Some(name) => (addresses_of(name, port, options.family)?, false),
         None => (any_address(options.family), options.family == Family::Both),
@@ -218,7 +219,7 @@ fn port_of(text: &OsStr) -> Result<u16, Mistake> {
     });
     // The one name that must work everywhere.
     named
-        .or((text == "nbd").then_some(NBD_PORT))
+        .or((text == "nbd").then_some(PORT))
         .ok_or_else(unknown)
 }
 
@@ -243,7 +244,7 @@ fn uri(options: &Options, transport: &str, host: &str, query: &str) -> String {
     let mut uri = format!("{scheme}{transport}://{host}");
     if !options.export_name.is_empty() {
         uri.push('/');
-        uri.push_str(&listen::percent_encode(Path::new(&options.export_name)));
+        uri.push_str(&encode_path(Path::new(&options.export_name)));
     }
     let mut queries = vec![query.to_owned()];
     if options.tls == Some(TlsMode::Require) {
@@ -365,7 +366,7 @@ mod tests {
     #[test]
     fn ports_have_numbers_and_names() {
         assert_eq!(port_of(OsStr::new("0")), Ok(0));
-        assert_eq!(port_of(OsStr::new("nbd")), Ok(NBD_PORT));
+        assert_eq!(port_of(OsStr::new("nbd")), Ok(PORT));
         for wrong in ["", "xx", "-1", "65536"] {
             let Err(Mistake::Plain(text)) = port_of(OsStr::new(wrong)) else {
                 panic!("{wrong} is no port")

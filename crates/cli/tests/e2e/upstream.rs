@@ -1,6 +1,11 @@
 //! The export of another server, served on: one server behind the other.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    os::unix::net::UnixListener,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     bench::{Place, Server, eventually, have, output, run, told},
@@ -186,6 +191,139 @@ fn a_server_is_started_for_each_client_and_ends_with_it() {
     assert_eq!(found.next(), Some(Ok(vec![0; 3])), "each has its own");
     drop(clients);
     eventually("the servers end", || children() == 0);
+    b.stop();
+}
+
+#[test]
+fn all_clients_share_one_connection() {
+    let place = Place::new();
+    let command = format!("command={}", env!("CARGO_BIN_EXE_blkit"));
+    // Each connection to this server would be a disk of its own.
+    let server = ["arg=nbdkit", "arg=-s", "arg=memory", "arg=1M"];
+    let words = [&["-t", "3", "nbd", &command, "shared=true"][..], &server].concat();
+    let b = place.serve_here(&words);
+    // Over three event loops, of which one has the connection.
+    let mut clients: Vec<Raw> = thread::scope(|scope| {
+        let connect = || Raw::connect(&place.path("s"));
+        let started: Vec<_> = (0..9).map(|_| scope.spawn(connect)).collect();
+        let joined = started.into_iter().map(|started| started.join());
+        joined.map(|joined| joined.expect("connects")).collect()
+    });
+    for (n, client) in (0u64..).zip(&mut clients) {
+        client.send(&request(0, WRITE, n, n * 4096, 4096));
+        client.send(&[n as u8 + 1; 4096]);
+        assert_eq!(client.done(), n);
+        client.send(&request(0, FLUSH, n, 0, 0));
+        assert_eq!(client.done(), n);
+    }
+    for client in &mut clients {
+        for n in 0..9 {
+            client.ask_read(n * 4096, 4096);
+            assert_eq!(client.answer(4096), Ok(vec![n as u8 + 1; 4096]));
+        }
+        client.ask_read(1 << 20, 512);
+        assert_eq!(client.answer(512), Err(22), "EINVAL");
+    }
+    if have(&["nbdinfo"]) {
+        let maps: Vec<String> = (0..6)
+            .map(|_| run(place.command("nbdinfo").args(["--map", &b.uri])))
+            .collect();
+        assert!(maps[0].contains("hole,zero"), "{}", maps[0]);
+        assert!(maps.iter().all(|map| *map == maps[0]), "{maps:?}");
+    }
+    drop(clients);
+    b.stop();
+}
+
+#[test]
+fn exports_go_through_by_name() {
+    if !have(&["nbdinfo"]) {
+        return;
+    }
+    let place = Place::new();
+    fs::create_dir(place.path("d")).expect("creates");
+    place.sparse("d/one", 1 << 20);
+    place.sparse("d/two", 2 << 20);
+    let a = Server::start(place.blkit(&["serve", "-U", "a"]).arg("./d"));
+    let b = place.serve_here(&["nbd", &a.uri, "dynamic-export=true"]);
+    let list = run(place.command("nbdinfo").args(["--list", &b.uri]));
+    for name in ["export=\"one\":", "export=\"two\":"] {
+        assert!(list.contains(name), "{list}");
+    }
+    let two = b.uri.replace("///?", "///two?");
+    let size = run(place.command("nbdinfo").args(["--size", &two]));
+    assert_eq!(size.trim(), "2097152");
+    let three = b.uri.replace("///?", "///three?");
+    let missing = output(place.command("nbdinfo").args(["--size", &three]));
+    assert!(!missing.status.success(), "{}", told(&missing));
+    b.stop();
+    let c = place.serve_here(&["nbd", &a.uri, "export=two"]);
+    assert_eq!(Raw::connect(&place.path("s")).size, 2 << 20);
+    c.stop();
+    a.stop();
+}
+
+#[test]
+fn a_server_is_reached_by_host_or_over_an_open_socket() {
+    let place = Place::new();
+    place.sparse("disk.img", 1 << 20);
+    let a = Server::start(place.blkit(&["serve", "-p", "0"]).arg("disk.img"));
+    let port = a.uri.rsplit(':').next().expect("a port").to_owned();
+    let b = place.serve_here(&["nbd", "hostname=localhost", &format!("port={port}")]);
+    assert_eq!(Raw::connect(&place.path("s")).size, 1 << 20);
+    b.stop();
+    if !have(&["bash"]) {
+        return;
+    }
+    let script =
+        format!(r#"exec 5<>/dev/tcp/localhost/{port} && exec "$0" serve -U s nbd socket-fd=5"#);
+    let mut command = place.command("bash");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_blkit")]);
+    let b = Server::start(&mut command);
+    assert_eq!(Raw::connect(&place.path("s")).size, 1 << 20);
+    if have(&["nbdinfo"]) {
+        // The socket has been used.
+        let second = output(place.command("nbdinfo").args(["--size", &b.uri]));
+        assert!(!second.status.success(), "{}", told(&second));
+    }
+    b.stop();
+    a.stop();
+}
+
+#[test]
+fn a_client_can_wait_for_a_server_that_starts_later() {
+    let place = Place::new();
+    place.sparse("disk.img", 1 << 20);
+    let b = place.serve_here(&["nbd", "socket=a", "retry=60"]);
+    let a = thread::scope(|scope| {
+        let client = scope.spawn(|| Raw::connect(&place.path("s")).size);
+        thread::sleep(Duration::from_millis(300));
+        let a = first(&place);
+        assert_eq!(client.join().expect("connects"), 1 << 20);
+        a
+    });
+    b.stop();
+    a.stop();
+}
+
+#[test]
+fn requests_do_not_wait_longer_than_told_for_a_server_that_says_nothing() {
+    let place = Place::new();
+    place.sparse("disk.img", 1 << 20);
+    let a = first(&place);
+    let b = place.serve_here(&["nbd", &a.uri, "reconnect-delay=1"]);
+    let mut client = Raw::connect(&place.path("s"));
+    killed(&place, a);
+    // Somebody is there, and never speaks: the handshake's own deadline is a minute.
+    let _silent = UnixListener::bind(place.path("a")).expect("binds");
+    let began = Instant::now();
+    client.ask_read(0, 512);
+    assert_eq!(client.answer(512), Err(5), "EIO");
+    assert!(
+        began.elapsed() < Duration::from_secs(50),
+        "it waited for the handshake"
+    );
+    drop(client);
     b.stop();
 }
 

@@ -1,5 +1,7 @@
 //! Percent-encoding (RFC 3986, section 2.1).
 
+use std::path::Path;
+
 /// Escapes everything that could be mistaken for a part of a URI. Slashes stay as they are.
 ///
 /// ```
@@ -15,6 +17,11 @@ pub fn encode(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The path as a part of a URI.
+pub fn encode_path(path: &Path) -> String {
+    encode(path.as_os_str().as_encoded_bytes())
 }
 
 /// The bytes meant by a part of a URI; or where in it, and why, it is wrong.

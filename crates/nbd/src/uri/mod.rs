@@ -16,7 +16,7 @@ mod parse;
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-pub use escape::encode;
+pub use escape::{encode, encode_path};
 
 /// The port of NBD (IANA).
 pub const PORT: u16 = 10809;
@@ -119,28 +119,6 @@ pub struct UriError {
 }
 
 impl Uri {
-    /// The default export of a server on a Unix socket.
-    pub fn unix(path: impl Into<PathBuf>) -> Uri {
-        Uri::to(Transport::Unix { path: path.into() })
-    }
-
-    /// The default export of a server on TCP.
-    pub fn tcp(host: impl Into<String>, port: u16) -> Uri {
-        Uri::to(Transport::Tcp {
-            host: host.into(),
-            port,
-        })
-    }
-
-    /// The default export of a server.
-    pub fn to(transport: Transport) -> Uri {
-        Uri {
-            transport,
-            export: String::new(),
-            tls: None,
-        }
-    }
-
     /// Whether a word is meant as an NBD URI: it has one of the schemes. It may still be wrong.
     pub fn is_meant(word: &str) -> bool {
         let scheme = word.split_once("://").map(|(scheme, _)| scheme);
@@ -165,10 +143,7 @@ impl fmt::Display for Uri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secure = if self.tls.is_some() { "s" } else { "" };
         let mut queries: Vec<(&str, String)> = Vec::new();
-        let mut path = |path: &PathBuf| {
-            let bytes = path.as_os_str().as_encoded_bytes();
-            queries.push(("socket", encode(bytes)));
-        };
+        let mut path = |path: &PathBuf| queries.push(("socket", encode_path(path)));
         let tls_user = || self.tls.as_ref().and_then(|tls| tls.username.as_deref());
         let (kind, authority) = match &self.transport {
             Transport::Tcp { host, port } => {
@@ -220,21 +195,19 @@ impl fmt::Display for Uri {
 
 impl TlsParts {
     fn queries(&self, queries: &mut Vec<(&str, String)>) {
-        let mut add = |name, value: Option<&[u8]>| {
-            if let Some(value) = value {
-                queries.push((name, encode(value)));
-            }
-        };
-        let bytes = |path: &'_ Option<PathBuf>| {
-            path.as_ref()
-                .map(|path| path.as_os_str().as_encoded_bytes().to_vec())
-        };
-        add("tls-certificates", bytes(&self.certificates).as_deref());
-        add("tls-psk-file", bytes(&self.psk_file).as_deref());
-        add("tls-hostname", self.hostname.as_deref().map(str::as_bytes));
-        let verify = self.verify_peer.map(|on| on.to_string());
-        add("tls-verify-peer", verify.as_deref().map(str::as_bytes));
-        add("tls-priority", self.priority.as_deref().map(str::as_bytes));
+        let path = |path: &Option<PathBuf>| path.as_deref().map(encode_path);
+        let text = |text: &Option<String>| text.as_deref().map(|text| encode(text.as_bytes()));
+        let all = [
+            ("tls-certificates", path(&self.certificates)),
+            ("tls-psk-file", path(&self.psk_file)),
+            ("tls-hostname", text(&self.hostname)),
+            ("tls-verify-peer", self.verify_peer.map(|on| on.to_string())),
+            ("tls-priority", text(&self.priority)),
+        ];
+        let given = all
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        queries.extend(given);
     }
 }
 

@@ -18,8 +18,8 @@ use reactor::{Io, Stream, daemon, process};
 /// One attempt at one address.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a server that we have started gets to end by itself.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a server gets to take our goodbye, and one that we have started to end by itself.
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Makes connections to one server.
 pub trait Dial: Send + Sync + 'static {

@@ -130,7 +130,8 @@ pub(super) fn limits(connected: &Connected) -> Result<Limits> {
         true if has(proto::FLAG_SEND_FLUSH) => Support::Emulated,
         _ => Support::None,
     };
-    limits.fast_zero = writable && has(proto::FLAG_SEND_FAST_ZERO);
+    let zeroes = limits.support(Op::WriteZeroes) == Support::Native;
+    limits.fast_zero = zeroes && has(proto::FLAG_SEND_FAST_ZERO);
     limits.multi_conn = has(proto::FLAG_CAN_MULTI_CONN);
     limits.rotational = has(proto::FLAG_ROTATIONAL);
     block_sizes(connected, &mut limits)?;
@@ -172,4 +173,83 @@ fn block_sizes(connected: &Connected, limits: &mut Limits) -> Result<()> {
 
 fn lies(why: &str) -> Error {
     Error::new(ErrorKind::Format, format!("the server is wrong: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nbd::{Mode, client::BlockSizeInfo};
+
+    fn told(size: u64, flags: u16, sizes: Option<[u32; 3]>, mode: Mode) -> Result<Limits> {
+        let block_sizes = sizes.map(|[minimum, preferred, maximum]| BlockSizeInfo {
+            minimum,
+            preferred,
+            maximum,
+        });
+        limits(&Connected {
+            size,
+            flags,
+            block_sizes,
+            name: None,
+            description: None,
+            mode,
+            contexts: Vec::new(),
+            tls: false,
+        })
+    }
+
+    #[test]
+    fn flags_become_abilities() {
+        let bare = told(1 << 20, 0, None, Mode::Extended).unwrap();
+        bare.assert_valid();
+        assert_eq!(bare.support(Op::Write), Support::Native);
+        assert_eq!(bare.support(Op::WriteZeroes), Support::Emulated);
+        assert_eq!(
+            (bare.support(Op::Flush), bare.fua),
+            (Support::None, Support::None)
+        );
+        assert_eq!(bare.support(Op::Extents), Support::None);
+
+        let flush = told(1 << 20, proto::FLAG_SEND_FLUSH, None, Mode::Extended).unwrap();
+        assert_eq!(flush.fua, Support::Emulated);
+        // Fast zeroes without zeroes are nothing.
+        let fast = told(1 << 20, proto::FLAG_SEND_FAST_ZERO, None, Mode::Extended).unwrap();
+        assert!(!fast.fast_zero);
+
+        let reader = told(1 << 20, u16::MAX, None, Mode::Extended).unwrap();
+        reader.assert_valid();
+        assert!(reader.read_only() && !reader.fast_zero && reader.fua == Support::None);
+        assert!(reader.multi_conn && reader.rotational);
+    }
+
+    #[test]
+    fn lengths_fit_the_framing_and_the_blocks() {
+        let sizes = Some([4096, 65536, (33 << 20) + 4096]);
+        let compact = told(1 << 40, 0, sizes, Mode::Structured).unwrap();
+        compact.assert_valid();
+        assert_eq!((compact.min_block, compact.preferred_block), (4096, 65536));
+        assert_eq!(compact.max_transfer, MAX_TRANSFER);
+        assert_eq!(compact.max_range, (1 << 32) - 65536);
+        let wide = told(1 << 40, 0, sizes, Mode::Extended).unwrap();
+        assert_eq!(wide.max_range, u64::MAX);
+        let largest = told(1 << 40, 0, Some([1, 1 << 31, u32::MAX]), Mode::Simple).unwrap();
+        largest.assert_valid();
+    }
+
+    #[test]
+    fn a_server_that_lies_is_refused() {
+        let table = [
+            (u64::MAX, None, "larger than 2^63"),
+            (1 << 63, None, "larger than 2^63"),
+            (4096, Some([0, 512, 512]), "0, 512, 512 are not allowed"),
+            (4096, Some([3, 512, 512]), "not allowed"),
+            (4096, Some([1, 4096, 512]), "not allowed"),
+            (4095, Some([512, 512, 512]), "not a multiple"),
+        ];
+        for (size, sizes, why) in table {
+            let error = told(size, 0, sizes, Mode::Extended).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Format);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
 }

@@ -29,10 +29,10 @@ use nbd::{
 use reactor::{SendBatch, Stream};
 
 use super::{
-    Settings, Target,
-    dial::{Dialed, Server},
+    Refused, Settings, Target,
+    dial::{Dialed, FAREWELL, Server},
     flight::{self, Sent},
-    receive,
+    receive, within,
 };
 
 /// Longest wait between two attempts to connect again.
@@ -163,9 +163,12 @@ impl Lane {
             (up.then(|| state.stream.clone()), state.server.take())
         };
         if let Some(stream) = stream {
-            self.clone().send_out().await;
-            // A server that is gone already has heard enough.
-            let _ = stream.flush().await;
+            let goodbye = async {
+                self.clone().send_out().await;
+                stream.flush().await
+            };
+            // A server that is gone, or does not listen, has heard enough.
+            let _ = within(&self.reactor, FAREWELL, goodbye).await;
             stream.shutdown();
         }
         if let Some(server) = server {
@@ -273,32 +276,38 @@ impl Lane {
         let mut pause = Duration::from_millis(20);
         loop {
             let attempt = self.target.connect(&self.reactor);
-            match self.unless_leaving(attempt).await? {
-                Ok((dialed, connected)) => match self.target.is_same(&connected) {
-                    Ok(()) => return Some((dialed, connected)),
-                    Err(why) => {
-                        tracing::warn!("{}: {why}", self.target.name);
-                        self.target.gone.store(true, Ordering::Relaxed);
-                        self.fail_all(IoError::because(Errno::EIO, &self.target.name, why));
-                        return None;
-                    }
-                },
-                Err(error) => tracing::debug!("{}: {}", self.target.name, error.chain()),
-            }
-            let until = match self.state.borrow().phase {
-                Phase::Away(until) => Some(until),
-                _ => None,
-            };
-            if let Some(until) = until {
-                if self.reactor.now() >= until {
-                    self.fail_all(lost.clone());
-                } else {
-                    pause = pause.min(until.since(self.reactor.now()));
+            match self.while_they_wait(attempt, &lost).await? {
+                Ok(connection) => return Some(connection),
+                Err(Refused::ForEver(error)) => {
+                    let why = error.chain();
+                    tracing::warn!("{why}");
+                    self.target.gone.store(true, Ordering::Relaxed);
+                    self.fail_all(IoError::because(Errno::EIO, &self.target.name, why));
+                    return None;
                 }
+                Err(Refused::Now(error)) => tracing::debug!("{}", error.chain()),
             }
-            self.unless_leaving(self.reactor.sleep(pause)).await?;
-            pause = (pause.max(Duration::from_millis(1)) * 2).min(MAX_PAUSE);
+            let pausing = self.reactor.sleep(pause);
+            self.while_they_wait(pausing, &lost).await?;
+            pause = (pause * 2).min(MAX_PAUSE);
         }
+    }
+
+    /// Does this; when requests have waited long enough meanwhile, they fail. `None` if we leave.
+    async fn while_they_wait<T>(&self, this: impl Future<Output = T>, lost: &IoError) -> Option<T> {
+        let until = match self.state.borrow().phase {
+            Phase::Away(until) => Some(until),
+            Phase::Up | Phase::Failing(_) => None,
+        };
+        let mut this = pin!(self.unless_leaving(this));
+        if let Some(until) = until {
+            let left = until.since(self.reactor.now());
+            if let Some(done) = within(&self.reactor, left, this.as_mut()).await {
+                return done;
+            }
+            self.fail_all(lost.clone());
+        }
+        this.await
     }
 
     /// Connected again: everything that waits is sent.
@@ -306,7 +315,7 @@ impl Lane {
         let mut state = self.state.borrow_mut();
         state.phase = Phase::Up;
         state.stream = dialed.stream;
-        state.server = dialed.server;
+        let old = std::mem::replace(&mut state.server, dialed.server);
         state.mode = connected.mode;
         state.allocation = allocation(connected);
         let waiting = std::mem::take(&mut state.waiting);
@@ -314,6 +323,9 @@ impl Lane {
             state.encode(request);
         }
         drop(state);
+        if let Some(server) = old {
+            server.end(&self.reactor);
+        }
         self.arm();
     }
 

@@ -25,13 +25,14 @@ use std::{
     os::fd::OwnedFd,
     path::PathBuf,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
     task::Poll,
     time::Duration,
 };
 
 use block::{
-    Access, Device, Error, ErrorKind, Export, Exports, Local, OpenContext, Reactor, Result, Source,
+    Access, Device, Error, ErrorKind, Export, Exports, Limits, Local, OpenContext, RangeLock,
+    Reactor, Result, Source,
 };
 use config::{Arg, Choice, Config};
 use nbd::{
@@ -90,7 +91,7 @@ pub struct NbdConfig {
     /// All clients share the same connections.
     #[config(default = "false")]
     pub shared: bool,
-    /// Connections for each client, if the server allows it (multi-conn) [default: 1].
+    /// Connections for each client, if the server allows more than one (multi-conn).
     #[config(default = "1")]
     pub connections: u32,
     /// When the connection is lost, hold requests back for so long and send them again on a new one;
@@ -198,55 +199,76 @@ pub(crate) struct Target {
     dial: Arc<dyn Dial>,
     options: ClientOptions,
     /// What the first connection was told.
-    first: Mutex<Option<(u64, u16)>>,
+    limits: OnceLock<Limits>,
     /// A connection was lost for good.
     gone: AtomicBool,
 }
 
 impl Target {
-    /// A connection in the transmission phase.
-    async fn connect(&self, reactor: &Reactor) -> Result<(Dialed, Connected)> {
-        let mut haggling = pin!(async {
+    /// A connection in the transmission phase, to the same disk as the first one.
+    async fn connect(&self, reactor: &Reactor) -> Result<(Dialed, Connected), Refused> {
+        let haggled = within(reactor, HANDSHAKE, async {
             let dialed = self.dial.dial(reactor).await?;
             let options = self.options.clone();
             let connected = hello::shake(reactor, &dialed.stream, options, |_| {}).await?;
             let what = || Error::new(ErrorKind::Format, "the server did not open the export");
             Ok((dialed, connected.ok_or_else(what)?))
         });
-        let mut deadline = pin!(reactor.sleep(HANDSHAKE));
-        let done = std::future::poll_fn(|cx| {
-            if let Poll::Ready(done) = haggling.as_mut().poll(cx) {
-                return Poll::Ready(done);
-            }
-            deadline.as_mut().poll(cx).map(|()| {
-                let what = "the server has not finished the handshake in time";
-                Err(Error::new(ErrorKind::Io, what))
-            })
-        });
-        done.await.map_err(|error| error.in_node(&self.name))
+        let haggled = haggled.await.unwrap_or_else(|| Err(too_slow()));
+        let named = |error: Error| error.in_node(&self.name);
+        let (dialed, connected) = haggled.map_err(|error| Refused::Now(named(error)))?;
+        let limits = hello::limits(&connected).map_err(|error| Refused::Now(named(error)))?;
+        let first = self.limits.get_or_init(|| limits.clone());
+        if let Some(why) = difference(first, &limits) {
+            let error = named(Error::new(ErrorKind::Format, why));
+            return Err(Refused::ForEver(error));
+        }
+        Ok((dialed, connected))
     }
+}
 
-    /// A later connection must lead to the same disk.
-    fn is_same(&self, connected: &Connected) -> Result<(), String> {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        let (size, flags) = *first.get_or_insert((connected.size, connected.flags));
-        if connected.size != size {
-            return Err(format!(
-                "the export had {size} bytes, and now has {}",
-                connected.size
-            ));
+/// Why there is no connection.
+enum Refused {
+    /// Another attempt may do better.
+    Now(Error),
+    /// The disk is another one.
+    ForEver(Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            Refused::Now(error) | Refused::ForEver(error) => error,
         }
-        // What was promised before must still hold; what may be done need not.
-        let before = flags & !proto::FLAG_READ_ONLY;
-        let lost = before & !connected.flags;
-        if lost != 0 || connected.flags & proto::FLAG_READ_ONLY & !flags != 0 {
-            return Err(format!(
-                "the export could do {flags:#x}, and now can do {:#x}",
-                connected.flags
-            ));
-        }
-        Ok(())
     }
+}
+
+/// What makes a disk another than it was.
+fn difference(was: &Limits, is: &Limits) -> Option<String> {
+    if was.size != is.size {
+        let (was, is) = (was.size, is.size);
+        return Some(format!("the export had {was} bytes, and now has {is}"));
+    }
+    let what = "the export has other abilities or block sizes than before";
+    (was != is).then(|| what.to_owned())
+}
+
+fn too_slow() -> Error {
+    let what = "the server has not finished the handshake in time";
+    Error::new(ErrorKind::Io, what)
+}
+
+/// Waits for this, but not longer.
+async fn within<T>(reactor: &Reactor, limit: Duration, this: impl Future<Output = T>) -> Option<T> {
+    let mut this = pin!(this);
+    let mut deadline = pin!(reactor.sleep(limit));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = this.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        deadline.as_mut().poll(cx).map(|()| None)
+    })
+    .await
 }
 
 /// Opens an export of the server that `dial` reaches. Call it, and close the device, on the same
@@ -275,25 +297,20 @@ async fn attach(
         name: name.clone(),
         dial,
         options,
-        first: Mutex::new(None),
+        limits: OnceLock::new(),
         gone: AtomicBool::new(false),
     });
-    let (dialed, connected) = target.connect(reactor).await?;
-    let wrong = |why: String| Error::new(ErrorKind::Format, why).in_node(name);
-    target.is_same(&connected).map_err(wrong)?;
-    let limits = hello::limits(&connected).map_err(|error| error.in_node(name))?;
-    let start = |dialed, connected: &Connected| {
-        Lane::start(reactor, target.clone(), settings, dialed, connected)
-    };
-    let mut lanes = vec![start(dialed, &connected)];
+    let mut connections = vec![target.connect(reactor).await?];
+    let limits = target.limits.get().expect("connected").clone();
+    limits.assert_valid();
     if limits.multi_conn {
         for _ in 1..settings.connections {
-            let (dialed, connected) = target.connect(reactor).await?;
-            target.is_same(&connected).map_err(wrong)?;
-            lanes.push(start(dialed, &connected));
+            connections.push(target.connect(reactor).await?);
         }
     }
-    limits.assert_valid();
+    let start =
+        |(dialed, connected)| Lane::start(reactor, target.clone(), settings, dialed, &connected);
+    let lanes = connections.into_iter().map(start).collect();
     Ok(Arc::new(NbdDevice::new(reactor, limits, target, lanes)))
 }
 
@@ -329,6 +346,7 @@ pub fn new(config: NbdConfig) -> Result<Arc<dyn Source>> {
         },
         config,
         shared: Mutex::new(None),
+        connecting: RangeLock::default(),
     }))
 }
 
@@ -373,6 +391,8 @@ struct Nbd {
     config: NbdConfig,
     /// The device that all clients share.
     shared: Mutex<Option<Arc<NbdDevice>>>,
+    /// Held by the client that connects for all.
+    connecting: RangeLock,
 }
 
 impl Nbd {
@@ -409,12 +429,13 @@ impl Nbd {
 
     /// The device of all clients; a new one if the server has left the last.
     async fn common(&self, cx: &OpenContext) -> Result<Arc<NbdDevice>> {
+        // One at a time: two clients that come together must not get two connections.
+        let _turn = self.connecting.exclusive(0..1).await;
         let known = self.shared().clone();
         if let Some(device) = known.filter(|device| !device.is_gone()) {
             return Ok(device);
         }
         let device = self.connect(cx).await?;
-        // Of two clients that come at the same time, one brings the connection that stays.
         *self.shared() = Some(device.clone());
         Ok(device)
     }
@@ -434,7 +455,6 @@ impl Source for Nbd {
             if !self.config.dynamic_export {
                 return Ok(Exports::single());
             }
-            let dialed = self.dialer.dial(&cx.reactor).await?;
             let mut list = Vec::new();
             let told = |event| {
                 if let Event::Export { name, description } = event {
@@ -443,7 +463,15 @@ impl Source for Nbd {
                 }
             };
             let options = self.options("", Goal::List);
-            hello::shake(&cx.reactor, &dialed.stream, options, told).await?;
+            let asked = within(&cx.reactor, HANDSHAKE, async {
+                let dialed = self.dialer.dial(&cx.reactor).await?;
+                let shaken = hello::shake(&cx.reactor, &dialed.stream, options, told).await;
+                if let Some(server) = dialed.server {
+                    server.end(&cx.reactor);
+                }
+                shaken
+            });
+            asked.await.unwrap_or_else(|| Err(too_slow()))?;
             Ok(Exports {
                 list,
                 default: None,

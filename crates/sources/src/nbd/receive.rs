@@ -3,7 +3,7 @@
 //! What is in the receive buffer already is shared with the reader, or copied to its memory if it
 //! brought some; the rest of a long reply is received there directly.
 
-use std::{future::Future, io, pin::pin, task::Poll};
+use std::{future::Future, io, pin::pin};
 
 use block::{Counters, Errno, IoError, Iov, Piece, RecvBuf, Segments, SharedMem};
 use nbd::{
@@ -16,6 +16,7 @@ use reactor::Stream;
 use super::{
     flight::{Found, Room},
     lane::{Lane, State},
+    within,
 };
 
 /// Memory for one receive, in bytes.
@@ -105,16 +106,12 @@ impl Receiver<'_> {
         }
         loop {
             let busy = self.lane.in_flight() > 0;
-            let mut sleep = pin!(self.lane.reactor.sleep(limit));
-            let received = std::future::poll_fn(|cx| {
-                if let Poll::Ready(value) = receiving.as_mut().poll(cx) {
-                    return Poll::Ready(Some(value));
-                }
-                sleep.as_mut().poll(cx).map(|()| None)
-            });
-            match received.await {
+            match within(&self.lane.reactor, limit, receiving.as_mut()).await {
                 Some(value) => return Ok(value),
                 None if busy => {
+                    // What is being received belongs to a request, until the kernel lets go of it.
+                    self.stream.shutdown();
+                    receiving.await;
                     let limit = limit.as_secs_f64();
                     return Err(format!("the server has not answered for {limit} s"));
                 }
