@@ -8,6 +8,7 @@ use crate::{
     Config, Error, Session, context,
     files::{Files, Stamp},
     priority::Policy,
+    session::Side,
 };
 
 /// What a server proves itself by and whom it lets in. Shared by all threads; see the
@@ -39,7 +40,7 @@ impl Acceptor {
         let files = Files::of(&config)?;
         let stamp = files.stamp();
         let settled = stamp.is_settled();
-        let context = context::load(&files, &policy, config.verify_peer)?;
+        let context = context::server(&files, &policy, config.verify_peer)?;
         Ok(Acceptor {
             files,
             policy,
@@ -60,7 +61,7 @@ impl Acceptor {
     /// The files were changed, and cannot be used. That is logged once for every change.
     pub fn accept(&self) -> Result<Session, Error> {
         let context = self.context()?;
-        Session::new(Ssl::new(&context)?)
+        Session::new(Ssl::new(&context)?, Side::Server)
     }
 
     fn context(&self) -> Result<SslContext, Error> {
@@ -68,7 +69,7 @@ impl Acceptor {
         let stamp = self.files.stamp();
         if stamp != current.stamp || !current.settled {
             let settled = stamp.is_settled();
-            let context = context::load(&self.files, &self.policy, self.verify_peer);
+            let context = context::server(&self.files, &self.policy, self.verify_peer);
             if context.is_err() && current.context.is_ok() && self.files.are_forbidden() {
                 // A server that gave its privileges up: not a change of the credentials.
                 tracing::warn!("TLS credentials may no longer be read: those that are known stay");

@@ -13,7 +13,7 @@ use openssl::{
     },
     x509::{
         X509,
-        store::{X509Lookup, X509StoreBuilder},
+        store::{X509Lookup, X509Store, X509StoreBuilder},
         verify::X509VerifyFlags,
     },
 };
@@ -46,20 +46,56 @@ pub fn claim() -> Result<Index<Ssl, Claim>, ErrorStack> {
     }
 }
 
-/// Reads the files and makes a context of them.
-pub fn load(files: &Files, policy: &Policy, verify_peer: bool) -> Result<SslContext, Error> {
+/// Reads a server's files and makes a context of them.
+pub fn server(files: &Files, policy: &Policy, verify_peer: bool) -> Result<SslContext, Error> {
     let psk = matches!(files, Files::Psk(_));
-    let mut builder = bare(policy, psk)?;
+    let mut builder = bare(SslMethod::tls_server(), policy, psk)?;
+    // OpenSSL takes a pre-shared key of TLS 1.3 for a resumed session, and a server of it wants to
+    // know whose.
+    builder.set_session_id_context(b"nbd")?;
     match files {
-        Files::Psk(path) => use_keys(&mut builder, Keys::load(path)?)?,
+        Files::Psk(path) => expect_keys(&mut builder, Keys::load(path)?)?,
         Files::X509(directory) => use_certificates(&mut builder, directory, verify_peer)?,
     }
     Ok(builder.build())
 }
 
+/// Reads a client's files and makes a context of them. `None` trusts whom the system trusts.
+pub fn client(
+    files: Option<&Files>,
+    policy: &Policy,
+    user: &str,
+    verify_peer: bool,
+) -> Result<SslContext, Error> {
+    let psk = matches!(files, Some(Files::Psk(_)));
+    let mut builder = bare(SslMethod::tls_client(), policy, psk)?;
+    builder.set_verify(match verify_peer {
+        true => SslVerifyMode::PEER,
+        false => SslVerifyMode::NONE,
+    });
+    match files {
+        None => builder.set_default_verify_paths()?,
+        Some(Files::Psk(path)) => {
+            let keys = Keys::load(path)?;
+            let key = keys.of_known(user);
+            let key = key.ok_or_else(|| unusable(path, format!("there is no user {user:?}")))?;
+            show_key(&mut builder, user.to_owned(), key.into());
+        }
+        Some(Files::X509(directory)) => {
+            let trusted = trusted(&files::ca(directory))?;
+            builder.set_verify_cert_store(store(directory, &trusted)?)?;
+            let pair = files::client_pair(directory);
+            if pair.certificate.exists() || pair.key.exists() {
+                use_pair(&mut builder, &pair)?;
+            }
+        }
+    }
+    Ok(builder.build())
+}
+
 /// A context with versions and suites, and without anybody it could let in.
-fn bare(policy: &Policy, psk: bool) -> Result<SslContextBuilder, Error> {
-    let mut builder = SslContextBuilder::new(SslMethod::tls_server())?;
+fn bare(method: SslMethod, policy: &Policy, psk: bool) -> Result<SslContextBuilder, Error> {
+    let mut builder = SslContextBuilder::new(method)?;
     let offer = policy.offer(psk);
     let (min, max) = match (&offer.tls12, &offer.tls13) {
         (Some(_), Some(_)) => (SslVersion::TLS1_2, SslVersion::TLS1_3),
@@ -83,8 +119,6 @@ fn bare(policy: &Policy, psk: bool) -> Result<SslContextBuilder, Error> {
     );
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
     builder.set_num_tickets(0)?;
-    // OpenSSL takes a pre-shared key of TLS 1.3 for a resumed session, and wants to know whose.
-    builder.set_session_id_context(b"nbd")?;
     // An idle session holds no buffers.
     builder.set_mode(SslMode::RELEASE_BUFFERS);
     Ok(builder)
@@ -101,7 +135,23 @@ fn nothing_left(psk: bool) -> Error {
     ))
 }
 
-fn use_keys(builder: &mut SslContextBuilder, keys: Keys) -> Result<(), Error> {
+/// Says who we are.
+fn show_key(builder: &mut SslContextBuilder, user: String, key: Box<[u8]>) {
+    builder.set_psk_client_callback(move |_, _, identity, room| {
+        // With the NUL that ends it.
+        let (Some(name), Some(place)) =
+            (identity.get_mut(..=user.len()), room.get_mut(..key.len()))
+        else {
+            return Ok(0);
+        };
+        name[..user.len()].copy_from_slice(user.as_bytes());
+        name[user.len()] = 0;
+        place.copy_from_slice(&key);
+        Ok(key.len())
+    });
+}
+
+fn expect_keys(builder: &mut SslContextBuilder, keys: Keys) -> Result<(), Error> {
     let (keys, claim) = (Arc::new(keys), claim()?);
     builder.set_psk_server_callback(move |ssl: &mut SslRef, identity, room: &mut [u8]| {
         let identity = identity.unwrap_or_default();
@@ -135,8 +185,23 @@ fn use_certificates(
         }
         kinds.push(kind);
     }
+    // Two stores, so that what is trusted for clients does not complete our own chain.
+    builder.set_verify_cert_store(store(directory, &trusted)?)?;
+    if verify_peer {
+        for certificate in &trusted {
+            builder.add_client_ca(certificate)?;
+        }
+        builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    } else {
+        builder.set_verify(SslVerifyMode::NONE);
+    }
+    Ok(())
+}
+
+/// Whom we trust, but for what was revoked.
+fn store(directory: &Path, trusted: &[X509]) -> Result<X509Store, Error> {
     let mut store = X509StoreBuilder::new()?;
-    for certificate in &trusted {
+    for certificate in trusted {
         store.add_cert(certificate.clone())?;
     }
     let crl = files::crl(directory);
@@ -148,17 +213,7 @@ fn use_certificates(
             .map_err(|_| unusable(&crl, "there is no certificate revocation list in it"))?;
         store.set_flags(X509VerifyFlags::CRL_CHECK | X509VerifyFlags::CRL_CHECK_ALL)?;
     }
-    // Two stores, so that what is trusted for clients does not complete our own chain.
-    builder.set_verify_cert_store(store.build())?;
-    if verify_peer {
-        for certificate in &trusted {
-            builder.add_client_ca(certificate)?;
-        }
-        builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
-    } else {
-        builder.set_verify(SslVerifyMode::NONE);
-    }
-    Ok(())
+    Ok(store.build())
 }
 
 fn trusted(path: &Path) -> Result<Vec<X509>, Error> {

@@ -7,12 +7,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Config, Error};
+use crate::{ClientConfig, Config, Error};
 
 /// Further pairs of certificate and key that a directory may hold.
 const FURTHER_PAIRS: u8 = 10;
 
-/// The files a server's credentials are in.
+/// The files that credentials are in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {
     /// An X.509 directory.
@@ -22,7 +22,19 @@ pub enum Files {
 }
 
 impl Files {
-    /// Finds out which files a configuration means.
+    /// Finds out which files a client's configuration means; `None` if there are none.
+    pub fn of_client(config: &ClientConfig) -> Option<Files> {
+        if let Some(path) = &config.psk {
+            return Some(Files::Psk(path.clone()));
+        }
+        if let Some(path) = &config.certificates {
+            return Some(Files::X509(path.clone()));
+        }
+        let has_some = |place: &PathBuf| ca(place).exists();
+        places("libnbd").into_iter().find(has_some).map(Files::X509)
+    }
+
+    /// Finds out which files a server's configuration means.
     pub fn of(config: &Config) -> Result<Files, Error> {
         if let Some(path) = &config.psk {
             return Ok(Files::Psk(path.clone()));
@@ -30,9 +42,7 @@ impl Files {
         if let Some(path) = &config.certificates {
             return Ok(Files::X509(path.clone()));
         }
-        let home = std::env::var_os("HOME").map(PathBuf::from);
-        let places = default_places(rustix::process::geteuid().is_root(), home.as_deref());
-        choose(places)
+        choose(places("nbdkit"))
     }
 
     /// Everything that is read, and what is read if it is there.
@@ -115,6 +125,14 @@ pub fn pairs(directory: &Path) -> impl Iterator<Item = Pair> {
         })
 }
 
+/// The pair that a client proves itself by.
+pub fn client_pair(directory: &Path) -> Pair {
+    Pair {
+        certificate: directory.join("client-cert.pem"),
+        key: directory.join("client-key.pem"),
+    }
+}
+
 /// The certificates of those who sign.
 pub fn ca(directory: &Path) -> PathBuf {
     directory.join("ca-cert.pem")
@@ -147,13 +165,23 @@ fn text_of(error: &io::Error) -> String {
     }
 }
 
-fn default_places(root: bool, home: Option<&Path>) -> Vec<PathBuf> {
+/// Where a program's credentials are by default.
+fn places(program: &str) -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    default_places(
+        program,
+        rustix::process::geteuid().is_root(),
+        home.as_deref(),
+    )
+}
+
+fn default_places(program: &str, root: bool, home: Option<&Path>) -> Vec<PathBuf> {
     if root {
-        return vec!["/etc/pki/nbdkit".into()];
+        return vec![Path::new("/etc/pki").join(program)];
     }
-    let below = [".pki/nbdkit", ".config/pki/nbdkit"];
+    let below = [".pki", ".config/pki"];
     home.map_or(Vec::new(), |home| {
-        below.map(|place| home.join(place)).to_vec()
+        below.map(|place| home.join(place).join(program)).to_vec()
     })
 }
 
@@ -179,9 +207,9 @@ mod tests {
     #[test]
     fn default_directories_are_nbdkits() {
         let home = tempfile::tempdir().unwrap();
-        let places = default_places(false, Some(home.path()));
+        let places = default_places("nbdkit", false, Some(home.path()));
         assert_eq!(
-            default_places(true, Some(home.path())),
+            default_places("nbdkit", true, Some(home.path())),
             [Path::new("/etc/pki/nbdkit")]
         );
         let error = choose(places.clone()).unwrap_err();
@@ -192,7 +220,7 @@ mod tests {
             // The later ones of the list count only while the earlier are not there.
             assert_eq!(choose(places.clone()), Ok(Files::X509(place.clone())));
         }
-        assert!(choose(default_places(false, None)).is_err());
+        assert!(choose(default_places("nbdkit", false, None)).is_err());
     }
 
     #[test]

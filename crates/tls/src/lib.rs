@@ -1,11 +1,13 @@
-//! The server's side of TLS for NBD, as a machine over bytes.
+//! TLS for NBD, both sides, as a machine over bytes.
 //!
 //! **What.** [`Acceptor`] holds what a server proves itself by and whom it lets in: an X.509
-//! directory or a file of pre-shared keys, laid out as nbdkit-tls(1) says. Each connection gets a
-//! [`Session`] from it: ciphertext goes in and comes out, plaintext comes out and goes in.
+//! directory or a file of pre-shared keys, laid out as nbdkit-tls(1) says. [`Connector`] holds what a
+//! client trusts and who it is, in the files that nbd_set_tls_certificates(3) describes. Each
+//! connection gets a [`Session`] from one of them: ciphertext goes in and comes out, plaintext comes
+//! out and goes in.
 //!
 //! **Why so.** The library is OpenSSL, the one at hand that speaks both kinds of authentication with
-//! GnuTLS peers, which all NBD clients are. It sees memory, never a socket: so the same session runs
+//! GnuTLS peers, which all other NBD programs are. It sees memory, never a socket: so the same session runs
 //! on an io_uring loop, on epoll and in a simulation, and its work can be done on any thread.
 //!
 //! **Contract.**
@@ -13,7 +15,9 @@
 //!   priority string.
 //! * Nothing outlives a connection: no tickets, no session cache, no renegotiation. So who is
 //!   removed from the files cannot come in again by what an older connection left.
-//! * Files that change are read again for the next connection. Files that were changed to something
+//! * A client talks to nobody but who it means: the server's certificate is checked, and bears the
+//!   host's name, unless that is switched off by name.
+//! * A server's files that change are read again for the next connection. Files that were changed to something
 //!   that cannot be used let nobody in until they are mended; sessions that exist go on.
 //! * A server that gives up the right to read its files goes on with what it has read.
 //! * With pre-shared keys, a client cannot tell an unknown user from a wrong key, and no key is ever
@@ -30,6 +34,8 @@
 
 #[cfg(feature = "openssl")]
 mod acceptor;
+#[cfg(feature = "openssl")]
+mod connector;
 #[cfg(feature = "openssl")]
 mod context;
 #[cfg(feature = "openssl")]
@@ -48,9 +54,9 @@ mod without;
 use std::path::PathBuf;
 
 #[cfg(not(feature = "openssl"))]
-pub use without::{Acceptor, Session};
+pub use without::{Acceptor, Connector, Session};
 #[cfg(feature = "openssl")]
-pub use {acceptor::Acceptor, session::Session};
+pub use {acceptor::Acceptor, connector::Connector, session::Session};
 
 /// There is TLS in this program.
 pub const BUILT: bool = cfg!(feature = "openssl");
@@ -95,6 +101,42 @@ pub struct Config {
     pub priority: Option<String>,
 }
 
+/// What a client is configured with. The default is X.509 with the default directories, and a server
+/// that is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Directory with `ca-cert.pem`, and, if wanted, `ca-crl.pem`, and `client-cert.pem` with
+    /// `client-key.pem` to prove ourselves by. `None`: the first of the default directories that has
+    /// a `ca-cert.pem`: `/etc/pki/libnbd` for root, `~/.pki/libnbd` and `~/.config/pki/libnbd` for
+    /// others; if there is none, whom the system trusts.
+    pub certificates: Option<PathBuf>,
+    /// File of lines `user:key`, the key in hexadecimal digits. Takes the place of certificates.
+    pub psk: Option<PathBuf>,
+    /// Who we are in that file. `None`: the user that runs this program.
+    pub username: Option<String>,
+    /// The name or address that the server's certificate must bear. `None`: any certificate by
+    /// somebody we trust will do, for servers that are reached by no name.
+    pub hostname: Option<String>,
+    /// Whether the server's certificate is checked. Without effect on pre-shared keys, which prove
+    /// both ends.
+    pub verify_peer: bool,
+    /// GnuTLS priority string, as in [`Config::priority`].
+    pub priority: Option<String>,
+}
+
+impl Default for ClientConfig {
+    fn default() -> ClientConfig {
+        ClientConfig {
+            certificates: None,
+            psk: None,
+            username: None,
+            hostname: None,
+            verify_peer: true,
+            priority: None,
+        }
+    }
+}
+
 /// Why there is no TLS: each a single line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -118,7 +160,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The handshake failed: the client is not let in, or has nothing in common with us.
+    /// The handshake failed: one side does not trust the other, or they have nothing in common.
     #[error("TLS handshake: {0}")]
     Handshake(String),
     /// The peer broke a session, or somebody in between did.

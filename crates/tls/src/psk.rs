@@ -44,9 +44,14 @@ impl Keys {
         Ok(Keys { users, decoy })
     }
 
+    /// The key of a user that is in the file.
+    pub fn of_known(&self, user: &str) -> Option<&[u8]> {
+        self.users.get(user).map(|key| &**key)
+    }
+
     /// The key of a user, and whether there is such a user.
     pub fn of(&self, user: Option<&str>) -> (&[u8], bool) {
-        match user.and_then(|user| self.users.get(user)) {
+        match user.and_then(|user| self.of_known(user)) {
             Some(key) => (key, true),
             None => (&self.decoy, false),
         }

@@ -9,7 +9,7 @@ use crate::{Error, Peer, context, name, reason};
 /// Most plaintext one record carries, in bytes (RFC 8446, section 5.1).
 const RECORD: usize = 16 << 10;
 
-/// One connection's TLS, from the server's side.
+/// One connection's TLS, either side of it.
 ///
 /// Ciphertext is [fed](Session::feed); then [`handshake`](Session::handshake) until it is done, and
 /// [`decrypt`](Session::decrypt) from then on, take from it what is complete. Ciphertext to send
@@ -17,6 +17,7 @@ const RECORD: usize = 16 << 10;
 /// the calls, also one that failed: then it says to the peer why.
 pub struct Session {
     stream: SslStream<Pipe>,
+    side: Side,
     /// `plain[start..end]` was decrypted and not consumed.
     plain: Vec<u8>,
     start: usize,
@@ -25,6 +26,13 @@ pub struct Session {
     done: bool,
     closed: bool,
     failed: Option<Error>,
+}
+
+/// Which end of the connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
 }
 
 /// The two directions of a connection, as OpenSSL sees them.
@@ -64,8 +72,13 @@ impl Write for Pipe {
 }
 
 impl Session {
-    pub(crate) fn new(ssl: Ssl) -> Result<Session, Error> {
+    pub(crate) fn new(mut ssl: Ssl, side: Side) -> Result<Session, Error> {
+        match side {
+            Side::Client => ssl.set_connect_state(),
+            Side::Server => ssl.set_accept_state(),
+        }
         Ok(Session {
+            side,
             stream: SslStream::new(ssl, Pipe::default())?,
             plain: Vec::new(),
             start: 0,
@@ -75,6 +88,11 @@ impl Session {
             closed: false,
             failed: None,
         })
+    }
+
+    /// The handshake begins on this side: it is called before anything was fed.
+    pub fn speaks_first(&self) -> bool {
+        self.side == Side::Client
     }
 
     /// Takes ciphertext from the peer, any piece of it. Nothing is done with it yet.
@@ -87,20 +105,20 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The client is not let in. The session is over.
+    /// One side does not let the other in. The session is over.
     pub fn handshake(&mut self) -> Result<bool, Error> {
         self.check()?;
         if self.done {
             return Ok(true);
         }
-        match self.stream.accept() {
+        match self.stream.do_handshake() {
             Ok(()) => {
                 self.done = true;
                 Ok(true)
             }
             Err(error) if wants_more(&error) => Ok(false),
             Err(error) => {
-                let why = why_refused(self.stream.ssl(), &error);
+                let why = why_refused(self.stream.ssl(), self.side, &error);
                 Err(self.fail(Error::Handshake(why)))
             }
         }
@@ -275,8 +293,8 @@ fn text(error: &openssl::ssl::Error) -> String {
     }
 }
 
-/// Why a client was not let in. Only for our log: what the client is told is one of TLS's alerts.
-fn why_refused(ssl: &SslRef, error: &openssl::ssl::Error) -> String {
+/// Why the other side was not let in. Only for our log: what it is told is one of TLS's alerts.
+fn why_refused(ssl: &SslRef, side: Side, error: &openssl::ssl::Error) -> String {
     if let Some(claim) = claim_of(ssl) {
         return match claim.known {
             false => format!("there is no user {:?}", claim.user),
@@ -285,7 +303,11 @@ fn why_refused(ssl: &SslRef, error: &openssl::ssl::Error) -> String {
     }
     let verified = ssl.verify_result();
     if verified != openssl::x509::X509VerifyResult::OK {
-        return format!("the client's certificate: {}", verified.error_string());
+        let whose = match side {
+            Side::Client => "server",
+            Side::Server => "client",
+        };
+        return format!("the {whose}'s certificate: {}", verified.error_string());
     }
     text(error)
 }

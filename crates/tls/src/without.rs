@@ -1,13 +1,17 @@
-//! The same names, for a program that is built without OpenSSL: there is no acceptor, and so no
-//! session, and none of this is ever run.
+//! The same names, for a program that is built without OpenSSL: there is no acceptor and no connector,
+//! and so no session, and none of this is ever run.
 
 use std::convert::Infallible;
 
-use crate::{Config, Error, Peer};
+use crate::{ClientConfig, Config, Error, Peer};
 
 /// What a server proves itself by. There is none without OpenSSL.
 #[derive(Debug)]
 pub struct Acceptor(Infallible);
+
+/// Whom a client trusts and who it is. There is none without OpenSSL.
+#[derive(Debug)]
+pub struct Connector(Infallible);
 
 /// One connection's TLS. There is none without OpenSSL.
 pub struct Session(Infallible);
@@ -32,6 +36,26 @@ impl Acceptor {
     }
 }
 
+impl Connector {
+    /// Says that there is no TLS.
+    ///
+    /// # Errors
+    ///
+    /// Always [`Error::NotBuilt`].
+    pub fn new(_config: ClientConfig) -> Result<Connector, Error> {
+        Err(Error::NotBuilt)
+    }
+
+    /// See the crate with OpenSSL.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn connect(&self) -> Result<Session, Error> {
+        match self.0 {}
+    }
+}
+
 /// Methods that nobody can call.
 macro_rules! never {
     ($(fn $name:ident(&$($mutable:ident)?; $($arg:ty)?) $(-> $result:ty)?;)*) => {
@@ -48,6 +72,7 @@ macro_rules! never {
 }
 
 never! {
+    fn speaks_first(&;) -> bool;
     fn feed(&mut; &[u8]);
     fn handshake(&mut;) -> Result<bool, Error>;
     fn decrypt(&mut;) -> Result<(), Error>;

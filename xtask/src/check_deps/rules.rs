@@ -112,6 +112,14 @@ pub const RULES: &[Rule] = &[
         why: "the reactor implements block's handle and knows nothing of what runs on it",
     },
     Rule {
+        name: "transport-imports",
+        check: Imports {
+            of: &["transport"],
+            may: Only(&["block", "reactor", "tls"]),
+        },
+        why: "both ends of a connection put TLS over a stream in the same way, in one place",
+    },
+    Rule {
         name: "filters-pure",
         check: Imports {
             of: &["filters", "formats"],
@@ -123,7 +131,15 @@ pub const RULES: &[Rule] = &[
         name: "sources-imports",
         check: Imports {
             of: &["sources"],
-            may: Only(&["block", "reactor", "config", "nbd", "virtio"]),
+            may: Only(&[
+                "block",
+                "reactor",
+                "config",
+                "nbd",
+                "virtio",
+                "tls",
+                "transport",
+            ]),
         },
         why: "sources speak protocols as clients and never see who serves them",
     },
@@ -139,7 +155,15 @@ pub const RULES: &[Rule] = &[
         name: "exports-imports",
         check: Imports {
             of: &["exports"],
-            may: Only(&["block", "reactor", "nbd", "virtio", "tls", "config"]),
+            may: Only(&[
+                "block",
+                "reactor",
+                "nbd",
+                "virtio",
+                "tls",
+                "transport",
+                "config",
+            ]),
         },
         why: "exports serve any device and never know sources: the block layer is all between them",
     },

@@ -117,6 +117,7 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     (&["nbd", "block"], &["normal:block"], "protocols-alone"),
     (&["virtio", "block"], &["build:block"], "protocols-alone"),
     (&["tls", "block"], &["normal:block"], "tls-alone"),
+    (&["transport", "nbd"], &["normal:nbd"], "transport-imports"),
     (&["reactor", "nbd"], &["normal:nbd"], "reactor-imports"),
     (&["filters", "reactor"], &["normal:reactor"], "filters-pure"),
     (&["formats", "sources"], &["normal:sources"], "filters-pure"),

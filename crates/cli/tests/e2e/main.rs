@@ -5,6 +5,8 @@
 
 mod bench;
 mod captive;
+#[path = "../../../tls/tests/all/certificates.rs"]
+mod certificates;
 mod copy;
 mod differential;
 mod durable;

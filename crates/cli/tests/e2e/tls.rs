@@ -9,7 +9,8 @@ use std::{
 };
 
 use crate::{
-    bench::{Place, have, output, run},
+    bench::{Place, Server, eventually, have, output, run},
+    certificates::Authority,
     nbdkit::{errors, ours, theirs},
 };
 
@@ -297,4 +298,134 @@ fn the_handshake_is_as_old_as_it_is_told() {
         told.contains("protocol:") && !told.contains("base:allocation"),
         "{told}"
     );
+}
+
+/// The directories `server` and `client`, with their certificates.
+fn certificates(place: &Place) {
+    let authority = Authority::new("CA");
+    let alice = authority.issue_client(5, "alice");
+    for (from, to) in [(authority.server(), "server"), (alice, "client")] {
+        fs::create_dir(place.path(to)).expect("creates");
+        for file in fs::read_dir(from).expect("reads") {
+            let file = file.expect("reads");
+            let to = place.path(to).join(file.file_name());
+            fs::copy(file.path(), to).expect("copies");
+        }
+    }
+}
+
+/// The servers that know TLS, each with what it is told for certificates.
+fn servers_with_certificates(place: &Place) -> Vec<(&'static str, Command)> {
+    let mut servers = Vec::new();
+    let options = [
+        "--tls=require",
+        "--tls-verify-peer",
+        "--tls-certificates=server",
+    ];
+    let mut blkit = place.blkit(&["nbdkit", "-f", "-U", "a"]);
+    blkit.args(options).args(["file", "disk.img"]);
+    servers.push(("blkit", blkit));
+    if have(&["nbdkit"]) {
+        let mut nbdkit = place.command("nbdkit");
+        nbdkit.args(["-f", "-U", "a"]).args(options);
+        nbdkit.args(["file", "disk.img"]);
+        servers.push(("nbdkit", nbdkit));
+    }
+    if have(&["qemu-nbd"]) {
+        let mut qemu = place.command("qemu-nbd");
+        let socket = place.path("a");
+        qemu.args(["--persistent", "--object"])
+            .arg("tls-creds-x509,id=t,endpoint=server,dir=server,verify-peer=on")
+            .args([
+                "--tls-creds",
+                "t",
+                "-k",
+                text(&socket),
+                "-f",
+                "raw",
+                "disk.img",
+            ]);
+        servers.push(("qemu-nbd", qemu));
+    }
+    servers
+}
+
+#[test]
+fn an_encrypted_server_is_a_source() {
+    if !have(&["nbdcopy", "nbdinfo"]) {
+        return;
+    }
+    let place = Place::new();
+    certificates(&place);
+    let disk = place.noise("disk.img", 3 << 20);
+    for (name, mut command) in servers_with_certificates(&place) {
+        let mut server = command.spawn().expect("starts");
+        eventually(name, || place.path("a").exists());
+        let uri = "nbds+unix:///?socket=a&tls-certificates=client";
+        let more = "connections=2";
+        for (words, good) in [
+            (&[uri, more][..], true),
+            (&["nbd", "socket=a", "tls-certificates=client"], true),
+            (
+                &["nbd", "socket=a", "tls=require", "tls-certificates=client"],
+                true,
+            ),
+            (
+                &["nbds+unix:///?socket=a&tls-certificates=client&tls-hostname=localhost"],
+                true,
+            ),
+            (
+                &["nbds+unix:///?socket=a&tls-certificates=client&tls-hostname=other"],
+                false,
+            ),
+            (&["nbd", "socket=a"], false),
+        ] {
+            let b = place.serve_here(words);
+            let copied = output(place.command("nbdcopy").args([&b.uri, "copy.img"]));
+            assert_eq!(
+                copied.status.success(),
+                good,
+                "{name} {words:?}: {copied:?}"
+            );
+            if good {
+                let copy = fs::read(place.path("copy.img")).expect("reads");
+                assert!(copy == fs::read(&disk).expect("reads"), "{name} {words:?}");
+            }
+            b.stop();
+        }
+        server.kill().expect("kills");
+        server.wait().expect("waits");
+        // The server of the next round makes it again.
+        let _ = fs::remove_file(place.path("a"));
+    }
+    let refused = output(&mut place.blkit(&["serve", "nbds://localhost?tls-certificates=none"]));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(errors(&refused).contains("none/ca-cert.pem"), "{refused:?}");
+}
+
+#[test]
+fn keys_lead_to_an_encrypted_server() {
+    if !have(&["nbdcopy"]) {
+        return;
+    }
+    let place = Place::new();
+    let psk = keys(&place);
+    let disk = place.noise("disk.img", 3 << 20);
+    let words = ["serve", "-U", "a", "--tls-psk", text(&psk), "./disk.img"];
+    let a = Server::start(&mut place.blkit(&words));
+    for (user, good) in [("alice", true), ("eve", false)] {
+        let user = format!("tls-username={user}");
+        let words = ["nbd", "socket=a", "tls-psk=keys.psk", &user];
+        if !good {
+            let refused = output(place.blkit(&["serve", "-U", "b"]).args(words));
+            assert!(errors(&refused).contains("no user \"eve\""), "{refused:?}");
+            continue;
+        }
+        let b = place.serve_here(&words);
+        run(place.command("nbdcopy").args([&b.uri, "copy.img"]));
+        let copy = fs::read(place.path("copy.img")).expect("reads");
+        assert!(copy == fs::read(&disk).expect("reads"));
+        b.stop();
+    }
+    a.stop();
 }

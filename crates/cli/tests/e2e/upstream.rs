@@ -337,7 +337,7 @@ fn what_cannot_work_is_told() {
     };
     let table: [(&[&str], &str); 6] = [
         (&["nbd://h:x/"], "'x' is not a TCP port, at character 9"),
-        (&["nbds://h/"], "TLS"),
+        (&["nbds://h/", "tls=off"], "the URI's scheme requires TLS"),
         (&[], "is required"),
         (&["socket=s", "hostname=h"], "cannot both be given"),
         (&["socket=s", "port=1"], "port needs hostname or vsock"),

@@ -20,11 +20,11 @@ use nbd::{
     server::{Context, Negotiated, Served},
 };
 use reactor::SendBatch;
+use transport::Transport;
 
 use super::{
     server::{Ask, Counters, Membership},
     session::Session,
-    transport::Transport,
 };
 
 pub(super) struct Connection {

@@ -11,8 +11,9 @@ use nbd::{
     server::{Event, Handshake, Negotiated, OpenRequest, Refused},
 };
 use reactor::SendBatch;
+use transport::Transport;
 
-use super::{encrypted, info, server::Counters, session::Session, transport::Transport};
+use super::{info, server::Counters, session::Session};
 
 /// What the two sides agreed on.
 pub(super) struct Haggled {
@@ -207,10 +208,10 @@ async fn start_tls(
     transport: &Transport,
     tls: tls::Session,
 ) -> Option<Transport> {
-    match encrypted::accept(session.reactor, transport.stream().clone(), tls).await {
+    match Transport::encrypt(session.reactor, transport.stream().clone(), tls).await {
         Ok((encrypted, peer)) => {
             session.identify(peer);
-            Some(Transport::Tls(encrypted))
+            Some(encrypted)
         }
         Err(error) => {
             Counters::add(&session.member.server.counters.tls_failures);

@@ -4,15 +4,15 @@
 //! `session` greets the client, haggles (`haggle`) and opens the device; `reader` receives in bulk,
 //! parses, checks and submits; the layers below complete; `reply` writes the answer behind those of
 //! the same turn; `connection` sends them all at the end of the turn with one system call. The
-//! `transport` below is the stream, or TLS over it (`encrypted`), for which `haggle` exchanges it.
+//! crate `transport` below is the stream, or TLS over it, for which `haggle` exchanges it.
 //!
 //! *Contract.* A violation of the protocol closes that connection only. A request is answered once,
 //! or its connection is gone. A clean stop answers what is in flight. The bytes of a file or a RAM
 //! disk go to the socket from where they lie; a write's payload goes down from where it was
 //! received.
 
+mod admission;
 mod connection;
-mod encrypted;
 mod haggle;
 mod info;
 mod options;
@@ -20,8 +20,6 @@ mod reader;
 mod reply;
 mod server;
 mod session;
-mod sizing;
-mod transport;
 
 pub use options::{Options, Tls};
 pub use server::{Server, Stats};

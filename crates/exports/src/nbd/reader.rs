@@ -14,13 +14,12 @@ use nbd::{
         Command, ContextSet, RequestHeader, check, parse_request, parse_status_payload,
     },
 };
+use transport::{SMALL_BUFFER, Sizing};
 
 use super::{
     connection::{Connection, Credits},
     reply::Answer,
     server::{Ask, Counters},
-    session::SMALL_BUFFER,
-    sizing::Sizing,
 };
 
 /// Room that is worth a receive, in bytes; with less the buffer is replaced.

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     os::fd::OwnedFd,
+    pin::pin,
     rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,7 +17,7 @@ use std::{
 use block::{Host, Inbox, RangeLock, Reactor, Source, ThreadModel};
 use reactor::Listener;
 
-use super::{Options, session::Session};
+use super::{Options, admission::Admission, session::Session};
 
 /// An NBD server for one source. Shared by all reactors.
 pub struct Server {
@@ -98,10 +99,10 @@ impl Server {
         listener: Listener,
         homes: &[Arc<Inbox>],
     ) {
-        let listener = Rc::new(listener);
+        let (listener, admission) = (Rc::new(listener), Admission::of(reactor));
         loop {
             let accepted = {
-                let mut accept = std::pin::pin!(listener.accept(reactor));
+                let mut accept = pin!(admission.admit(reactor, listener.accept(reactor)));
                 std::future::poll_fn(|cx| {
                     if self.watch(cx.waker(), || self.is_stopping()) {
                         return Poll::Ready(None);

@@ -2,21 +2,21 @@
 
 use std::{cell::RefCell, future::Future, pin::pin, sync::Arc, task::Poll};
 
-use block::{Access, Client, Device, Normalize, OpenContext, Reactor, RecvBuf};
+use block::{
+    Access, Client, Device, Normalize, OpenContext, Reactor, RecvBuf, range_lock::RangeGuard,
+};
 use nbd::server::Negotiated;
 use reactor::Stream;
 use tracing::Instrument;
+use transport::{SMALL_BUFFER, Transport};
 
 use super::{
+    admission::Admission,
     connection::Connection,
     haggle::{Haggled, haggle},
     reader,
     server::{Ask, Counters, Membership},
-    transport::Transport,
 };
-
-/// Receive buffer of a connection that is idle or in negotiation, in bytes.
-pub(super) const SMALL_BUFFER: usize = 8 << 10;
 
 pub(super) struct Session<'a> {
     pub reactor: &'a Reactor,
@@ -78,23 +78,9 @@ impl<'a> Session<'a> {
 
     /// Serves the client on `stream` until it or we leave.
     pub async fn run(self, stream: Stream) {
-        std::future::poll_fn(|cx| {
-            self.member.control.attach(cx.waker());
-            Poll::Ready(())
-        })
-        .await;
-        tracing::debug!("accepted connection");
-        let server = &self.member.server;
-        let _turn = match &server.turn {
-            Some(lock) => Some(lock.exclusive(0..1).await),
-            None => None,
-        };
-        if let Err(error) = server.source.preconnect(&self.context("")).await {
-            Counters::add(&server.counters.refused);
-            return tracing::debug!("client {}: refused: {}", self.member.id, error.chain());
-        }
-        let buf = RecvBuf::new(self.reactor.chunk(SMALL_BUFFER));
-        let Some(haggled) = self.haggle_in_time(stream, buf).await else {
+        let admission = Admission::of(self.reactor);
+        let newcomer = self.receive_client(stream);
+        let Some((_turn, haggled)) = admission.admit(self.reactor, newcomer).await else {
             return;
         };
         let Haggled {
@@ -111,6 +97,29 @@ impl<'a> Session<'a> {
                 error.chain()
             );
         }
+    }
+
+    /// From hello to an agreement, and the client's turn if the source wants one at a time.
+    async fn receive_client(&self, stream: Stream) -> Option<(Option<RangeGuard>, Haggled)> {
+        std::future::poll_fn(|cx| {
+            self.member.control.attach(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        tracing::debug!("accepted connection");
+        let server = &self.member.server;
+        let turn = match &server.turn {
+            Some(lock) => Some(lock.exclusive(0..1).await),
+            None => None,
+        };
+        if let Err(error) = server.source.preconnect(&self.context("")).await {
+            Counters::add(&server.counters.refused);
+            tracing::debug!("client {}: refused: {}", self.member.id, error.chain());
+            return None;
+        }
+        let buf = RecvBuf::new(self.reactor.chunk(SMALL_BUFFER));
+        let haggled = self.haggle_in_time(stream, buf).await?;
+        Some((turn, haggled))
     }
 
     async fn haggle_in_time(&self, stream: Stream, buf: RecvBuf) -> Option<Haggled> {

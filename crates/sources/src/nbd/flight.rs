@@ -1,5 +1,7 @@
 //! A request in flight: how it is put to the server, and what it has found so far.
 
+use std::sync::Arc;
+
 use block::{
     Data, ExtentFlags, ExtentList, Flags, Iov, Op, Outcome, Piece, Reactor, Request, Segments,
 };
@@ -107,11 +109,14 @@ impl Sent {
     }
 
     /// Extents that the server told of.
-    pub fn extents(&mut self, told: Descriptors<'_>) {
+    pub fn extents(&mut self, context: Option<&Arc<str>>, told: Descriptors<'_>) {
         if let Found::Extents(list) = &mut self.found {
             for extent in told {
                 // A list that is full is a shorter answer, which is allowed.
-                list.push(extent.length, ExtentFlags(extent.flags));
+                match context {
+                    None => list.push(extent.length, ExtentFlags(extent.flags)),
+                    Some(name) => list.push_in(name, extent.length, extent.flags),
+                };
             }
         }
     }

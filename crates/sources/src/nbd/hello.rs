@@ -2,26 +2,31 @@
 
 use block::{Error, ErrorKind, Limits, MAX_TRANSFER, Op, OpSet, Reactor, RecvBuf, Result, Support};
 use nbd::{
-    client::{ClientOptions, Connected, Event, Failure, Handshake},
+    client::{Connected, Event, Failure, Handshake},
     proto,
 };
 use reactor::{SendBatch, Stream};
+use transport::Transport;
+
+use super::Terms;
 
 /// Receives of a handshake, in bytes.
 const BUFFER: usize = 16 << 10;
 
-/// Haggles with a server; `told` hears of exports and contexts that are listed.
+/// Haggles with a server; `told` hears of exports and contexts that are listed. The transport is
+/// what the bytes go through from now on.
 pub(super) async fn shake(
     reactor: &Reactor,
     stream: &Stream,
-    options: ClientOptions,
+    terms: &Terms,
     mut told: impl FnMut(Event),
-) -> Result<Option<Connected>> {
-    let mut machine = Handshake::new(options).map_err(refused)?;
+) -> Result<(Transport, Option<Connected>)> {
+    let mut transport = Transport::Plain(stream.clone());
+    let mut machine = Handshake::new(terms.options.clone()).map_err(refused)?;
     let mut buf = RecvBuf::new(reactor.chunk(BUFFER));
     loop {
         buf.rewind();
-        let (back, received) = stream.recv(buf).await;
+        let (back, received) = transport.recv(buf).await;
         buf = back;
         match received {
             Ok(0) => {
@@ -34,12 +39,19 @@ pub(super) async fn shake(
         loop {
             let mut out = Vec::new();
             let step = machine.input(buf.data(), &mut out);
-            send(stream, &out).await?;
+            send(&transport, &out).await?;
             let (consumed, event) = step.map_err(refused)?;
             buf.consume(consumed);
             let connected = match event {
                 None => break,
-                Some(Event::StartTls) => return Err(no_tls()),
+                Some(Event::StartTls) => {
+                    transport = start_tls(reactor, stream, terms).await?;
+                    let mut out = Vec::new();
+                    let unread = buf.data().len();
+                    machine.tls_started(unread, &mut out).map_err(refused)?;
+                    send(&transport, &out).await?;
+                    continue;
+                }
                 Some(Event::Connected(connected)) => Some(connected),
                 Some(Event::Info(connected)) => Some(connected),
                 Some(Event::Finished) => None,
@@ -52,27 +64,34 @@ pub(super) async fn shake(
                 let what = "the server sent replies before any request";
                 return Err(Error::new(ErrorKind::Format, what));
             }
-            return Ok(connected);
+            return Ok((transport, connected));
         }
     }
 }
 
-/// What is said until there is TLS for this side.
-pub(super) fn no_tls() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "TLS to an NBD server is not built in yet",
-    )
-    .hint("use a tunnel, such as stunnel(8), or nbd+ssh://")
+/// Puts TLS between the server and us.
+async fn start_tls(reactor: &Reactor, stream: &Stream, terms: &Terms) -> Result<Transport> {
+    let cannot = |error| Error::new(ErrorKind::Permission, error);
+    let connector = terms.connector.as_ref();
+    let connector = connector.ok_or_else(|| cannot("there are no credentials for TLS".into()))?;
+    let session = connector
+        .connect()
+        .map_err(|error| cannot(error.to_string()))?;
+    let encrypted = Transport::encrypt(reactor, stream.clone(), session).await;
+    let (transport, server) = encrypted.map_err(|error| cannot(error.to_string()))?;
+    if let Some(name) = server.identity {
+        tracing::debug!("the server is {name}");
+    }
+    Ok(transport)
 }
 
-async fn send(stream: &Stream, bytes: &[u8]) -> Result<()> {
+async fn send(transport: &Transport, bytes: &[u8]) -> Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
     let mut batch = SendBatch::new();
     batch.push_head(bytes);
-    let sent = stream.send(batch).await.1;
+    let sent = transport.send(batch).await.1;
     sent.map_err(|error| Error::io("cannot send to the server", error))
 }
 
@@ -94,7 +113,7 @@ fn refused(failure: Failure) -> Error {
         Failure::Refused {
             code: proto::REP_ERR_TLS_REQD,
             ..
-        } => error.hint("this server wants TLS, which this side does not have yet"),
+        } => error.hint("this server wants TLS: nbds://, or tls=require"),
         _ => error,
     }
 }
@@ -105,6 +124,7 @@ fn refused(failure: Failure) -> Error {
 /// It contradicts itself.
 pub(super) fn limits(connected: &Connected) -> Result<Limits> {
     let has = |flag| connected.flags & flag != 0;
+    let selected = |name| connected.contexts.iter().any(|known| known.name == name);
     let writable = !has(proto::FLAG_READ_ONLY);
     let mut limits = Limits::new(connected.size, OpSet::of(&[Op::Read]));
     for (offered, op) in [
@@ -116,7 +136,7 @@ pub(super) fn limits(connected: &Connected) -> Result<Limits> {
             Op::WriteZeroes,
         ),
         (has(proto::FLAG_SEND_CACHE), Op::Cache),
-        (!connected.contexts.is_empty(), Op::Extents),
+        (selected(proto::CONTEXT_BASE_ALLOCATION), Op::Extents),
     ] {
         if offered {
             limits.set(op, Support::Native);
@@ -134,6 +154,9 @@ pub(super) fn limits(connected: &Connected) -> Result<Limits> {
     limits.fast_zero = zeroes && has(proto::FLAG_SEND_FAST_ZERO);
     limits.multi_conn = has(proto::FLAG_CAN_MULTI_CONN);
     limits.rotational = has(proto::FLAG_ROTATIONAL);
+    let contexts = connected.contexts.iter();
+    let others = contexts.filter(|context| context.name != proto::CONTEXT_BASE_ALLOCATION);
+    limits.contexts = others.map(|context| context.name.as_str().into()).collect();
     block_sizes(connected, &mut limits)?;
     if !connected.mode.is_extended() {
         // Lengths have 32 bits.

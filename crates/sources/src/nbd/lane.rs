@@ -26,11 +26,12 @@ use nbd::{
     client::{Connected, Request as Wire, encode_request},
     proto,
 };
-use reactor::{SendBatch, Stream};
+use reactor::SendBatch;
+use transport::Transport;
 
 use super::{
-    Refused, Settings, Target,
-    dial::{Dialed, FAREWELL, Server},
+    Joined, Refused, Settings, Target,
+    dial::{FAREWELL, Server},
     flight::{self, Sent},
     receive, within,
 };
@@ -61,18 +62,21 @@ enum Phase {
     Failing(IoError),
 }
 
+/// Numbers and names of metadata contexts; `base:allocation` is `None`.
+type Contexts = Vec<(u32, Option<Arc<str>>)>;
+
 pub(super) struct State {
     phase: Phase,
     /// We have said goodbye.
     leaving: bool,
     /// Nothing more will happen.
     ended: bool,
-    stream: Stream,
+    transport: Transport,
     mode: Mode,
     /// Keeps the server alive, if it is our child.
     server: Option<Server>,
-    /// The context's number, if there are extents.
-    allocation: Option<u32>,
+    /// The metadata contexts, by the server's numbers.
+    contexts: Contexts,
     slots: Vec<Option<Sent>>,
     free: Vec<u32>,
     submitted: u64,
@@ -87,9 +91,13 @@ impl Lane {
         reactor: &Reactor,
         target: Arc<Target>,
         settings: Settings,
-        dialed: Dialed,
-        connected: &Connected,
+        joined: Joined,
     ) -> Rc<Lane> {
+        let Joined {
+            transport,
+            server,
+            connected,
+        } = joined;
         let lane = Rc::new_cyclic(|me| Lane {
             me: me.clone(),
             reactor: reactor.clone(),
@@ -99,10 +107,10 @@ impl Lane {
                 phase: Phase::Up,
                 leaving: false,
                 ended: false,
-                stream: dialed.stream,
+                transport,
                 mode: connected.mode,
-                server: dialed.server,
-                allocation: allocation(connected),
+                server,
+                contexts: contexts(&connected),
                 slots: Vec::new(),
                 free: Vec::new(),
                 submitted: 0,
@@ -148,7 +156,7 @@ impl Lane {
     }
 
     async fn say_goodbye(self: Rc<Self>) {
-        let (stream, server) = {
+        let (transport, server) = {
             let mut state = self.state.borrow_mut();
             let goodbye = Wire {
                 command: proto::CMD_DISC,
@@ -160,16 +168,17 @@ impl Lane {
             let head = encode_request(state.mode, &goodbye).expect("it fits");
             state.out.push_head(&head);
             let up = matches!(state.phase, Phase::Up);
-            (up.then(|| state.stream.clone()), state.server.take())
+            (up.then(|| state.transport.clone()), state.server.take())
         };
-        if let Some(stream) = stream {
+        if let Some(transport) = transport {
             let goodbye = async {
                 self.clone().send_out().await;
-                stream.flush().await
+                transport.close();
+                transport.stream().flush().await
             };
             // A server that is gone, or does not listen, has heard enough.
             let _ = within(&self.reactor, FAREWELL, goodbye).await;
-            stream.shutdown();
+            transport.stream().shutdown();
         }
         if let Some(server) = server {
             server.end(&self.reactor);
@@ -233,12 +242,12 @@ impl Lane {
     /// Serves one connection after the other.
     async fn serve(self: &Rc<Self>) {
         loop {
-            let (stream, mode) = {
+            let (transport, mode) = {
                 let state = self.state.borrow();
-                (state.stream.clone(), state.mode)
+                (state.transport.clone(), state.mode)
             };
-            let why = receive::run(self, &stream, mode).await;
-            stream.shutdown();
+            let why = receive::run(self, &transport, mode).await;
+            transport.stream().shutdown();
             if self.state.borrow().leaving {
                 return self.fail_all(IoError::from(Errno::ESHUTDOWN));
             }
@@ -250,7 +259,7 @@ impl Lane {
             }
             self.hold();
             match self.connect_again(lost).await {
-                Some((dialed, connected)) => self.go_on(dialed, &connected),
+                Some(joined) => self.go_on(joined),
                 None if self.state.borrow().leaving => {
                     return self.fail_all(IoError::from(Errno::ESHUTDOWN));
                 }
@@ -272,12 +281,12 @@ impl Lane {
     }
 
     /// Tries until it is connected with the same disk. `None`: it is another one, or we are leaving.
-    async fn connect_again(&self, lost: IoError) -> Option<(Dialed, Connected)> {
+    async fn connect_again(&self, lost: IoError) -> Option<Joined> {
         let mut pause = Duration::from_millis(20);
         loop {
             let attempt = self.target.connect(&self.reactor);
             match self.while_they_wait(attempt, &lost).await? {
-                Ok(connection) => return Some(connection),
+                Ok(joined) => return Some(joined),
                 Err(Refused::ForEver(error)) => {
                     let why = error.chain();
                     tracing::warn!("{why}");
@@ -311,13 +320,13 @@ impl Lane {
     }
 
     /// Connected again: everything that waits is sent.
-    fn go_on(self: &Rc<Self>, dialed: Dialed, connected: &Connected) {
+    fn go_on(self: &Rc<Self>, joined: Joined) {
         let mut state = self.state.borrow_mut();
         state.phase = Phase::Up;
-        state.stream = dialed.stream;
-        let old = std::mem::replace(&mut state.server, dialed.server);
-        state.mode = connected.mode;
-        state.allocation = allocation(connected);
+        state.transport = joined.transport;
+        let old = std::mem::replace(&mut state.server, joined.server);
+        state.mode = joined.connected.mode;
+        state.contexts = contexts(&joined.connected);
         let waiting = std::mem::take(&mut state.waiting);
         for request in waiting.into_iter().filter_map(Parked::take) {
             state.encode(request);
@@ -351,17 +360,17 @@ impl Lane {
 
     async fn send_out(self: Rc<Self>) {
         loop {
-            let (batch, stream) = {
+            let (batch, transport) = {
                 let mut state = self.state.borrow_mut();
                 if state.out.is_empty() {
                     state.sending = false;
                     return;
                 }
                 state.sending = true;
-                (std::mem::take(&mut state.out), state.stream.clone())
+                (std::mem::take(&mut state.out), state.transport.clone())
             };
             // A failure ends receiving too, and is dealt with there.
-            let (spare, _) = stream.send(batch).await;
+            let (spare, _) = transport.send(batch).await;
             let mut state = self.state.borrow_mut();
             if state.out.is_empty() {
                 state.out = spare;
@@ -379,7 +388,7 @@ impl Doorbell for Lane {
             return;
         }
         let batch = std::mem::take(&mut state.out);
-        match state.stream.try_send(batch) {
+        match state.transport.try_send(batch) {
             Ok(spare) => state.out = spare,
             Err(batch) => {
                 // An older one is on its way: a task waits for it.
@@ -400,9 +409,10 @@ impl State {
         self.slots.get_mut(usize::try_from(cookie).ok()?)?.as_mut()
     }
 
-    /// The number of `base:allocation`, if it was selected.
-    pub fn allocation(&self) -> Option<u32> {
-        self.allocation
+    /// The context with this number: `None` is not selected, and `Some(None)` is `base:allocation`.
+    pub fn context(&self, id: u32) -> Option<Option<Arc<str>>> {
+        let found = self.contexts.iter().find(|context| context.0 == id);
+        found.map(|context| context.1.clone())
     }
 
     fn take(&mut self, cookie: u64) -> Option<Sent> {
@@ -438,16 +448,20 @@ impl State {
             iov.shared().for_each(|mem| self.out.push_mem(mem));
         }
         self.submitted += 1;
-        let contexts = u32::from(self.allocation.is_some());
+        let contexts = self.contexts.len() as u32;
         let sent = Sent::new(request, &wire, contexts, self.submitted);
         self.slots[slot as usize] = Some(sent);
     }
 }
 
-fn allocation(connected: &Connected) -> Option<u32> {
-    let mut contexts = connected.contexts.iter();
-    let found = contexts.find(|context| context.name == proto::CONTEXT_BASE_ALLOCATION);
-    found.map(|context| context.id)
+fn contexts(connected: &Connected) -> Contexts {
+    let contexts = connected.contexts.iter();
+    contexts
+        .map(|context| {
+            let base = context.name == proto::CONTEXT_BASE_ALLOCATION;
+            (context.id, (!base).then(|| context.name.as_str().into()))
+        })
+        .collect()
 }
 
 fn park(request: Request) -> Parked {

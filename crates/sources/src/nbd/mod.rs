@@ -2,7 +2,9 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `upstream` | a server as configured, before anything was asked of it |
 //! | `dial` | getting a connection: addresses, programs, sockets |
+//! | `secrecy` | whether and how connections are encrypted |
 //! | `hello` | the handshake, and what it says about the disk |
 //! | `device` | the disk; who reaches it from which reactor |
 //! | `lane` | one connection: requests out; waiting and repeating when it is lost |
@@ -19,10 +21,10 @@ mod flight;
 mod hello;
 mod lane;
 mod receive;
+mod secrecy;
+mod upstream;
 
 use std::{
-    ffi::OsString,
-    os::fd::OwnedFd,
     path::PathBuf,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
@@ -36,17 +38,18 @@ use block::{
 };
 use config::{Arg, Choice, Config};
 use nbd::{
-    Mode,
     client::{ClientOptions, Connected, Event, Goal},
-    proto,
-    uri::{PORT, Uri},
+    uri::Uri,
 };
+
+use tls::Connector;
+use transport::Transport;
 
 use crate::{registry, single::read_only};
 use device::{Lent, NbdDevice};
 pub use dial::{Dial, Dialed, Server};
-use dial::{Dialer, Place};
 use lane::Lane;
+pub use upstream::Upstream;
 
 /// How long a server gets for the whole handshake.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -80,6 +83,9 @@ pub struct NbdConfig {
     /// A connected socket that this process got from its parent.
     #[config(value = "FD")]
     pub socket_fd: Option<u32>,
+    /// A metadata context to pass on besides base:allocation, such as qemu:dirty-bitmap:NAME.
+    #[config(value = "NAME")]
+    pub context: Vec<String>,
     /// The export to ask for, unless the URI says so [default: the server's default].
     pub export: Option<String>,
     /// Ask for the export that our client asks for.
@@ -103,9 +109,26 @@ pub struct NbdConfig {
     /// Give a connection up when an answer is due and nothing has come for so long; 0: never.
     #[config(default = "0")]
     pub timeout: Duration,
-    /// Whether the connection is encrypted. Only off works as yet.
-    #[config(default = "off")]
-    pub tls: UseTls,
+    /// Whether connections are encrypted [default: require with the schemes nbds and nbds+unix, on
+    /// with another tls parameter, else off].
+    pub tls: Option<UseTls>,
+    /// Directory with ca-cert.pem, and, if the server wants to know who we are, client-cert.pem and
+    /// client-key.pem [default: /etc/pki/libnbd for root, ~/.pki/libnbd or ~/.config/pki/libnbd for
+    /// others, then whom the system trusts].
+    #[config(value = "DIRECTORY")]
+    pub tls_certificates: Option<PathBuf>,
+    /// Whether the server's certificate is checked.
+    pub tls_verify: Option<bool>,
+    /// The name that the server's certificate must bear [default: the server's host].
+    pub tls_hostname: Option<String>,
+    /// File of pre-shared keys, in lines USER:KEY, in place of certificates.
+    #[config(value = "FILE")]
+    pub tls_psk: Option<PathBuf>,
+    /// Who we are in that file [default: the user that runs this program].
+    #[config(value = "USER")]
+    pub tls_username: Option<String>,
+    /// Versions and ciphers, as a GnuTLS priority string.
+    pub tls_priority: Option<String>,
 }
 
 /// Whether a connection is encrypted.
@@ -113,13 +136,21 @@ pub struct NbdConfig {
 pub enum UseTls {
     /// No.
     Off,
-    /// If the server can.
+    /// If the server can. Somebody in between can talk both sides out of it.
     On,
     /// Yes, or fail.
     Require,
 }
 
 impl NbdConfig {
+    /// With nothing but a URI.
+    ///
+    /// # Errors
+    /// None that a URI could cause: it is looked at by [`new`].
+    pub fn of_uri(uri: String) -> Result<NbdConfig> {
+        registry::parse(&[Arg::KeyValue("uri".into(), uri)])
+    }
+
     fn consistent(&self) -> Result<(), String> {
         let given = [
             ("uri", self.uri.is_some()),
@@ -193,11 +224,37 @@ impl Default for Settings {
     }
 }
 
+/// What is asked of a server, and what TLS is done with if it comes to that.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What is asked.
+    pub options: ClientOptions,
+    /// Our credentials.
+    pub connector: Option<Arc<Connector>>,
+}
+
+/// In the clear.
+impl From<ClientOptions> for Terms {
+    fn from(options: ClientOptions) -> Terms {
+        Terms {
+            options,
+            connector: None,
+        }
+    }
+}
+
+/// A connection in the transmission phase.
+pub(crate) struct Joined {
+    transport: Transport,
+    server: Option<Server>,
+    connected: Connected,
+}
+
 /// A server's export, and what is known about it.
 pub(crate) struct Target {
     name: Arc<str>,
     dial: Arc<dyn Dial>,
-    options: ClientOptions,
+    terms: Terms,
     /// What the first connection was told.
     limits: OnceLock<Limits>,
     /// A connection was lost for good.
@@ -206,24 +263,29 @@ pub(crate) struct Target {
 
 impl Target {
     /// A connection in the transmission phase, to the same disk as the first one.
-    async fn connect(&self, reactor: &Reactor) -> Result<(Dialed, Connected), Refused> {
+    async fn connect(&self, reactor: &Reactor) -> Result<Joined, Refused> {
         let haggled = within(reactor, HANDSHAKE, async {
-            let dialed = self.dial.dial(reactor).await?;
-            let options = self.options.clone();
-            let connected = hello::shake(reactor, &dialed.stream, options, |_| {}).await?;
+            let Dialed { stream, server } = self.dial.dial(reactor).await?;
+            let (transport, connected) =
+                hello::shake(reactor, &stream, &self.terms, |_| {}).await?;
             let what = || Error::new(ErrorKind::Format, "the server did not open the export");
-            Ok((dialed, connected.ok_or_else(what)?))
+            Ok(Joined {
+                transport,
+                server,
+                connected: connected.ok_or_else(what)?,
+            })
         });
         let haggled = haggled.await.unwrap_or_else(|| Err(too_slow()));
         let named = |error: Error| error.in_node(&self.name);
-        let (dialed, connected) = haggled.map_err(|error| Refused::Now(named(error)))?;
-        let limits = hello::limits(&connected).map_err(|error| Refused::Now(named(error)))?;
+        let joined = haggled.map_err(|error| Refused::Now(named(error)))?;
+        let limits =
+            hello::limits(&joined.connected).map_err(|error| Refused::Now(named(error)))?;
         let first = self.limits.get_or_init(|| limits.clone());
         if let Some(why) = difference(first, &limits) {
             let error = named(Error::new(ErrorKind::Format, why));
             return Err(Refused::ForEver(error));
         }
-        Ok((dialed, connected))
+        Ok(joined)
     }
 }
 
@@ -280,23 +342,23 @@ pub async fn open(
     reactor: &Reactor,
     name: &Arc<str>,
     dial: Arc<dyn Dial>,
-    options: ClientOptions,
+    terms: Terms,
     settings: Settings,
 ) -> Result<Arc<dyn Device>> {
-    Ok(attach(reactor, name, dial, options, settings).await?)
+    Ok(attach(reactor, name, dial, terms, settings).await?)
 }
 
 async fn attach(
     reactor: &Reactor,
     name: &Arc<str>,
     dial: Arc<dyn Dial>,
-    options: ClientOptions,
+    terms: Terms,
     settings: Settings,
 ) -> Result<Arc<NbdDevice>> {
     let target = Arc::new(Target {
         name: name.clone(),
         dial,
-        options,
+        terms,
         limits: OnceLock::new(),
         gone: AtomicBool::new(false),
     });
@@ -308,8 +370,7 @@ async fn attach(
             connections.push(target.connect(reactor).await?);
         }
     }
-    let start =
-        |(dialed, connected)| Lane::start(reactor, target.clone(), settings, dialed, &connected);
+    let start = |joined| Lane::start(reactor, target.clone(), settings, joined);
     let lanes = connections.into_iter().map(start).collect();
     Ok(Arc::new(NbdDevice::new(reactor, limits, target, lanes)))
 }
@@ -317,66 +378,14 @@ async fn attach(
 /// The source. Connects to nothing yet.
 ///
 /// # Errors
-/// `Config`, if the URI is wrong; `Unsupported`, if TLS is asked for; `Io`, if the descriptor is not
-/// open.
+/// `Config`, if the URI or what is said about TLS is wrong; `Io`, if the descriptor is not open.
 pub fn new(config: NbdConfig) -> Result<Arc<dyn Source>> {
-    let name: Arc<str> = "nbd".into();
-    let wrong = |why: String| Error::new(ErrorKind::Config, why).in_node(&name);
-    let uri = config.uri.as_deref().map(str::parse::<Uri>).transpose();
-    let uri = uri.map_err(|error| wrong(error.to_string()))?;
-    if config.tls != UseTls::Off || uri.as_ref().is_some_and(|uri| uri.tls.is_some()) {
-        return Err(hello::no_tls().in_node(&name));
-    }
-    let in_uri = uri.as_ref().map(|uri| uri.export.clone());
-    if config.export.is_some() && in_uri.as_ref().is_some_and(|export| !export.is_empty()) {
-        return Err(wrong(
-            "export is given twice: in the URI, and by export=".into(),
-        ));
-    }
-    let export = config.export.clone().or(in_uri).unwrap_or_default();
-    let place = place(&config, uri)?;
     Ok(Arc::new(Nbd {
-        name,
-        dialer: Arc::new(Dialer(Arc::new(place))),
-        export,
-        settings: Settings {
-            connections: config.connections as usize,
-            reconnect_delay: config.reconnect_delay,
-            timeout: config.timeout,
-        },
+        upstream: Upstream::new(&config)?,
         config,
         shared: Mutex::new(None),
         connecting: RangeLock::default(),
     }))
-}
-
-fn place(config: &NbdConfig, uri: Option<Uri>) -> Result<Place> {
-    if let Some(uri) = uri {
-        return Ok(Place::of_uri(uri.transport));
-    }
-    if let Some(path) = &config.socket {
-        return Ok(Place::Unix(crate::file::absolute(path)?));
-    }
-    if let Some(host) = &config.hostname {
-        return Ok(Place::Tcp {
-            host: host.clone(),
-            port: config.port.map_or(PORT, |port| port as u16),
-        });
-    }
-    if let Some(cid) = config.vsock {
-        return Ok(Place::Vsock {
-            cid,
-            port: config.port.unwrap_or(PORT.into()),
-        });
-    }
-    if let Some(number) = config.socket_fd {
-        let socket: OwnedFd = reactor::process::inherited_descriptor(number)
-            .map_err(|error| Error::io(format!("cannot use socket-fd={number}"), error))?;
-        return Ok(Place::Socket(Mutex::new(Some(socket))));
-    }
-    let program = config.command.iter().map(OsString::from);
-    let arguments = config.arg.iter().map(OsString::from);
-    Ok(Place::Command(program.chain(arguments).collect()))
 }
 
 pub(crate) fn make(args: &[Arg]) -> Result<Arc<dyn Source>> {
@@ -384,10 +393,7 @@ pub(crate) fn make(args: &[Arg]) -> Result<Arc<dyn Source>> {
 }
 
 struct Nbd {
-    name: Arc<str>,
-    dialer: Arc<dyn Dial>,
-    export: String,
-    settings: Settings,
+    upstream: Upstream,
     config: NbdConfig,
     /// The device that all clients share.
     shared: Mutex<Option<Arc<NbdDevice>>>,
@@ -396,28 +402,15 @@ struct Nbd {
 }
 
 impl Nbd {
-    fn options(&self, export: &str, goal: Goal) -> ClientOptions {
-        ClientOptions {
-            export: export.to_owned(),
-            goal,
-            mode: Mode::Extended,
-            contexts: vec![proto::CONTEXT_BASE_ALLOCATION.to_owned()],
-            full_info: false,
-            ..ClientOptions::default()
-        }
-    }
-
     /// Connects, as often as the user wants it tried.
     async fn connect(&self, cx: &OpenContext) -> Result<Arc<NbdDevice>> {
         let export = match self.config.dynamic_export {
             true => &*cx.export,
-            false => &self.export,
+            false => self.upstream.export(),
         };
         let mut tries = 0;
         loop {
-            let options = self.options(export, Goal::Go);
-            let (dial, settings) = (self.dialer.clone(), self.settings);
-            match attach(&cx.reactor, &self.name, dial, options, settings).await {
+            match self.upstream.open(&cx.reactor, export).await {
                 Ok(device) => return Ok(device),
                 Err(error) if tries == self.config.retry => return Err(error),
                 Err(error) => tracing::debug!("{}", error.chain()),
@@ -447,7 +440,7 @@ impl Nbd {
 
 impl Source for Nbd {
     fn name(&self) -> &Arc<str> {
-        &self.name
+        self.upstream.name()
     }
 
     fn exports<'a>(&'a self, cx: &'a OpenContext) -> Local<'a, Result<Exports>> {
@@ -462,16 +455,11 @@ impl Source for Nbd {
                     list.push(Export { name, description });
                 }
             };
-            let options = self.options("", Goal::List);
-            let asked = within(&cx.reactor, HANDSHAKE, async {
-                let dialed = self.dialer.dial(&cx.reactor).await?;
-                let shaken = hello::shake(&cx.reactor, &dialed.stream, options, told).await;
-                if let Some(server) = dialed.server {
-                    server.end(&cx.reactor);
-                }
-                shaken
-            });
-            asked.await.unwrap_or_else(|| Err(too_slow()))?;
+            let options = ClientOptions {
+                goal: Goal::List,
+                ..ClientOptions::default()
+            };
+            self.upstream.ask(&cx.reactor, options, told).await?;
             Ok(Exports {
                 list,
                 default: None,

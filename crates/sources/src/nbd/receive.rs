@@ -11,7 +11,7 @@ use nbd::{
     client::{Replies, Reply},
     errno::linux_errno,
 };
-use reactor::Stream;
+use transport::Transport;
 
 use super::{
     flight::{Found, Room},
@@ -26,10 +26,10 @@ const BUFFER: usize = 128 << 10;
 const LEAST_ROOM: usize = 16 << 10;
 
 /// Serves replies until the connection ends; says why it did.
-pub(super) async fn run(lane: &Lane, stream: &Stream, mode: Mode) -> String {
+pub(super) async fn run(lane: &Lane, transport: &Transport, mode: Mode) -> String {
     let mut receiver = Receiver {
         lane,
-        stream,
+        transport,
         replies: Replies::new(mode),
         buf: RecvBuf::new(lane.reactor.chunk(BUFFER)),
     };
@@ -41,7 +41,7 @@ pub(super) async fn run(lane: &Lane, stream: &Stream, mode: Mode) -> String {
 
 struct Receiver<'a> {
     lane: &'a Lane,
-    stream: &'a Stream,
+    transport: &'a Transport,
     replies: Replies,
     buf: RecvBuf,
 }
@@ -70,7 +70,7 @@ impl Receiver<'_> {
                 Step::Next => {}
                 Step::Receive => self.receive().await?,
                 Step::Fill { iov, have, ends } => {
-                    let filling = self.stream.recv_exact(iov, have);
+                    let filling = self.transport.recv_exact(iov, have);
                     let filled = self.in_time(filling).await?.1;
                     filled.map_err(|error| lost(&error))?;
                     if let Some(cookie) = ends {
@@ -88,7 +88,7 @@ impl Receiver<'_> {
         }
         let small = RecvBuf::new(self.lane.reactor.chunk(0));
         let buf = std::mem::replace(&mut self.buf, small);
-        let (buf, received) = self.in_time(self.stream.recv(buf)).await?;
+        let (buf, received) = self.in_time(self.transport.recv(buf)).await?;
         self.buf = buf;
         match received {
             Ok(0) => Err("the server closed the connection".into()),
@@ -110,7 +110,7 @@ impl Receiver<'_> {
                 Some(value) => return Ok(value),
                 None if busy => {
                     // What is being received belongs to a request, until the kernel lets go of it.
-                    self.stream.shutdown();
+                    self.transport.stream().shutdown();
                     receiving.await;
                     let limit = limit.as_secs_f64();
                     return Err(format!("the server has not answered for {limit} s"));
@@ -250,13 +250,13 @@ fn hear(lane: &Lane, state: &mut State, reply: Reply<'_>) -> Result<Heard, Strin
             last,
             ..
         } => {
-            if state.allocation() != Some(context) {
+            let Some(name) = state.context(context) else {
                 return Err(format!(
                     "the server tells the status of context {context}, which was not selected"
                 ));
-            }
+            };
             let sent = state.sent(cookie).expect("the parser found it");
-            sent.extents(extents);
+            sent.extents(name.as_ref(), extents);
             (cookie, last)
         }
         Reply::Error {

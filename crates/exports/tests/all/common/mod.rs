@@ -27,7 +27,8 @@ pub async fn open(
     settings: Settings,
 ) -> Arc<dyn Device> {
     let dial = Arc::new(Connector(connect.clone()));
-    let opened = sources::nbd::open(reactor, &"client".into(), dial, options, settings).await;
+    let opened =
+        sources::nbd::open(reactor, &"client".into(), dial, options.into(), settings).await;
     opened.unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 

@@ -25,7 +25,7 @@ use block::{Counters as Copies, Iov, Reactor, RecvBuf, SharedBuf, SharedMem};
 use reactor::{SendBatch, Stream};
 use tls::{Peer, Session};
 
-use super::{session::SMALL_BUFFER, sizing::Sizing};
+use crate::{SMALL_BUFFER, Sizing};
 
 /// Bytes that are encrypted or decrypted at once, in the loop: about as long as the way to another
 /// thread and back takes.
@@ -37,7 +37,8 @@ const PIECE: usize = 256 << 10;
 /// Ciphertext up to this length is copied to the batch's own memory.
 const COPIED: usize = 16 << 10;
 
-pub(super) struct Encrypted {
+/// A stream with TLS over it.
+pub struct Encrypted {
     reactor: Reactor,
     stream: Stream,
     /// Not here while another thread works with it.
@@ -54,44 +55,7 @@ pub(super) struct Encrypted {
     this: Weak<Encrypted>,
 }
 
-/// Runs the handshake on a stream. What fails is told to the client first.
-pub(super) async fn accept(
-    reactor: &Reactor,
-    stream: Stream,
-    session: Session,
-) -> io::Result<(Rc<Encrypted>, Peer)> {
-    let encrypted = Rc::new_cyclic(|this| Encrypted {
-        reactor: reactor.clone(),
-        stream,
-        session: RefCell::new(Some(session)),
-        lost: Cell::new(false),
-        waiting: RefCell::default(),
-        received: RefCell::default(),
-        sizing: Cell::default(),
-        spare: RefCell::default(),
-        this: this.clone(),
-    });
-    loop {
-        if encrypted.feed().await? == 0 {
-            let why = "the client left during the TLS handshake";
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
-        }
-        encrypted.work(true, shake).await?;
-        encrypted.send_outgoing().await?;
-        let session = encrypted.session.borrow();
-        let Some(session) = &*session else { continue };
-        if let Some(error) = session.failure() {
-            return Err(io::Error::other(error.clone()));
-        }
-        if session.is_done() {
-            let peer = session.peer();
-            tracing::debug!("{}: {}", encrypted.stream.peer(), session.agreed());
-            return Ok((encrypted.clone(), peer));
-        }
-    }
-}
-
-/// A step of the handshake. The client's first records may come right behind its last.
+/// A step of the handshake. The peer's first records may come right behind its last.
 fn shake(session: &mut Session) {
     if session.handshake().is_ok_and(|done| done) {
         decrypt(session);
@@ -108,17 +72,55 @@ fn encrypt(session: &mut Session) {
 }
 
 impl Encrypted {
-    pub fn stream(&self) -> &Stream {
+    /// Runs the handshake on a stream. What fails is told to the peer first.
+    pub(crate) async fn start(
+        reactor: &Reactor,
+        stream: Stream,
+        session: Session,
+    ) -> io::Result<(Rc<Encrypted>, Peer)> {
+        let mut speaks = session.speaks_first();
+        let encrypted = Rc::new_cyclic(|this| Encrypted {
+            reactor: reactor.clone(),
+            stream,
+            session: RefCell::new(Some(session)),
+            lost: Cell::new(false),
+            waiting: RefCell::default(),
+            received: RefCell::default(),
+            sizing: Cell::default(),
+            spare: RefCell::default(),
+            this: this.clone(),
+        });
+        loop {
+            if !std::mem::take(&mut speaks) && encrypted.feed().await? == 0 {
+                let why = "the connection was closed during the TLS handshake";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            }
+            encrypted.work(true, shake).await?;
+            encrypted.send_outgoing().await?;
+            let session = encrypted.session.borrow();
+            let Some(session) = &*session else { continue };
+            if let Some(error) = session.failure() {
+                return Err(io::Error::other(error.clone()));
+            }
+            if session.is_done() {
+                let peer = session.peer();
+                tracing::debug!("{}: {}", encrypted.stream.peer(), session.agreed());
+                return Ok((encrypted.clone(), peer));
+            }
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
         &self.stream
     }
 
-    pub async fn recv(&self, mut buf: RecvBuf) -> (RecvBuf, io::Result<usize>) {
+    pub(crate) async fn recv(&self, mut buf: RecvBuf) -> (RecvBuf, io::Result<usize>) {
         assert!(buf.room() > 0, "a receive needs room");
         let received = self.receive(|bytes| buf.write(bytes)).await;
         (buf, received)
     }
 
-    pub async fn recv_exact(&self, iov: Iov, mut at: usize) -> (Iov, io::Result<()>) {
+    pub(crate) async fn recv_exact(&self, iov: Iov, mut at: usize) -> (Iov, io::Result<()>) {
         while at < iov.len() {
             let received = self.receive(|bytes| {
                 let n = bytes.len().min(iov.len() - at);
@@ -135,7 +137,7 @@ impl Encrypted {
     }
 
     /// Takes a batch that is encrypted in no time, if nothing stands in the way.
-    pub fn try_send(&self, mut batch: SendBatch) -> Result<SendBatch, SendBatch> {
+    pub(crate) fn try_send(&self, mut batch: SendBatch) -> Result<SendBatch, SendBatch> {
         let mut session = self.session.borrow_mut();
         let Some(session) = session.as_mut() else {
             return Err(batch);
@@ -154,14 +156,14 @@ impl Encrypted {
     }
 
     /// Encrypts and sends a batch piece by piece. Ready when the stream has taken the last.
-    pub async fn send(&self, mut batch: SendBatch) -> (SendBatch, io::Result<()>) {
+    pub(crate) async fn send(&self, mut batch: SendBatch) -> (SendBatch, io::Result<()>) {
         let sent = self.send_pieces(&mut batch).await;
         batch.clear();
         (batch, sent)
     }
 
     /// Ends the session, and says so to the client if it can be said without waiting.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if let Some(session) = self.session.borrow_mut().as_mut() {
             session.close();
             if self.is_ready() {

@@ -1,22 +1,46 @@
-//! What a connection's bytes go through: the stream as it is, or TLS over it.
+//! What a connection's bytes go through: the stream as it is, or TLS over it. Servers and clients
+//! use the same.
 //!
 //! Both keep the promises of [`Stream`]: sending is queued, receiving is exclusive. There is one
 //! sender at a time.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod encrypted;
+mod sizing;
 
 use std::{io, rc::Rc};
 
-use block::{Iov, RecvBuf};
+use block::{Iov, Reactor, RecvBuf};
 use reactor::{SendBatch, Stream};
+use tls::{Peer, Session};
 
-use super::encrypted::Encrypted;
+pub use encrypted::Encrypted;
+pub use sizing::{SMALL_BUFFER, Sizing};
 
+/// The bytes of one connection.
 #[derive(Clone)]
-pub(super) enum Transport {
+pub enum Transport {
+    /// As they are.
     Plain(Stream),
+    /// Encrypted on their way.
     Tls(Rc<Encrypted>),
 }
 
 impl Transport {
+    /// Runs the TLS handshake of `session`, either side's, on a stream. Says who the peer is.
+    ///
+    /// # Errors
+    /// The two sides do not agree, or the peer is gone. What fails is told to the peer first.
+    pub async fn encrypt(
+        reactor: &Reactor,
+        stream: Stream,
+        session: Session,
+    ) -> io::Result<(Transport, Peer)> {
+        let (encrypted, peer) = Encrypted::start(reactor, stream, session).await?;
+        Ok((Transport::Tls(encrypted), peer))
+    }
+
     /// The stream below.
     pub fn stream(&self) -> &Stream {
         match self {
@@ -26,6 +50,9 @@ impl Transport {
     }
 
     /// As [`Stream::recv`].
+    ///
+    /// # Errors
+    /// Those of the stream, and those of the session.
     #[inline]
     pub async fn recv(&self, buf: RecvBuf) -> (RecvBuf, io::Result<usize>) {
         match self {
@@ -35,6 +62,9 @@ impl Transport {
     }
 
     /// As [`Stream::recv_exact`].
+    ///
+    /// # Errors
+    /// Those of the stream, and those of the session.
     #[inline]
     pub async fn recv_exact(&self, iov: Iov, at: usize) -> (Iov, io::Result<()>) {
         match self {
@@ -45,6 +75,9 @@ impl Transport {
 
     /// As [`Stream::try_send`]; also gives the batch back if encrypting it is work for another
     /// thread.
+    ///
+    /// # Errors
+    /// The batch, which has to be [sent](Transport::send) then.
     #[inline]
     pub fn try_send(&self, batch: SendBatch) -> Result<SendBatch, SendBatch> {
         match self {
@@ -54,6 +87,9 @@ impl Transport {
     }
 
     /// As [`Stream::send`].
+    ///
+    /// # Errors
+    /// Those of the stream, and those of the session.
     pub async fn send(&self, batch: SendBatch) -> (SendBatch, io::Result<()>) {
         match self {
             Transport::Plain(stream) => stream.send(batch).await,

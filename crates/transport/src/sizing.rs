@@ -1,6 +1,7 @@
 //! How large a receive buffer should be.
 
-use super::session::SMALL_BUFFER;
+/// Receive buffer of a connection that is idle or in negotiation, in bytes.
+pub const SMALL_BUFFER: usize = 8 << 10;
 
 /// Receive buffer of a busy connection, in bytes.
 const LARGE_BUFFER: usize = 256 << 10;
@@ -8,7 +9,7 @@ const LARGE_BUFFER: usize = 256 << 10;
 /// What receives tell of the right size: a buffer grows while it is filled to the brim and shrinks
 /// when it is not, so an idle connection holds a small one.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Sizing {
+pub struct Sizing {
     /// Receives in a row that filled the buffer, or (negative) left most of it empty.
     full: i32,
 }
