@@ -11,6 +11,9 @@
 #![warn(missing_docs)]
 
 mod args;
+mod copy;
+mod getopt;
+mod info;
 mod life;
 mod link;
 mod log;
@@ -18,6 +21,7 @@ mod nbdkit;
 mod parameters;
 mod report;
 mod serve;
+mod tools;
 mod topics;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
@@ -28,6 +32,14 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     if let Some(words) = personality(&words, "nbdkit") {
         return nbdkit::main(words);
+    }
+    if let Some((name, words)) = tool(&words, "nbdinfo", "info") {
+        log::init(0);
+        return info::main(name, words);
+    }
+    if let Some((name, words)) = tool(&words, "nbdcopy", "copy") {
+        log::init(0);
+        return copy::main(name, words);
     }
     let done = match args::parse(words) {
         Ok(cli) => run(cli),
@@ -47,6 +59,19 @@ fn personality(words: &[OsString], name: &str) -> Option<Vec<OsString>> {
         return Some(words[1..].to_vec());
     }
     (words.get(1)? == name).then(|| words[2..].to_vec())
+}
+
+/// The same of a tool that has a name here too: also says what it is called.
+fn tool(
+    words: &[OsString],
+    known: &'static str,
+    ours: &str,
+) -> Option<(&'static str, Vec<OsString>)> {
+    let words = personality(words, known).or_else(|| match words.get(1)? == ours {
+        true => Some(words[2..].to_vec()),
+        false => None,
+    });
+    words.map(|words| (known, words))
 }
 
 fn run(cli: Cli) -> block::Result<ExitCode> {

@@ -14,6 +14,7 @@
 #![warn(missing_docs)]
 
 mod build;
+mod copy;
 mod host;
 mod node;
 mod registry;
@@ -22,6 +23,7 @@ mod spec;
 mod testing;
 
 pub use build::Built;
+pub use copy::{Copied, Copy, CopyOptions};
 pub use host::HostServices;
 pub use registry::{
     Entry, FilterEntry, MakeFilter, MakeSource, Registry, SourceEntry, nearest, unknown,

@@ -69,6 +69,28 @@ pub fn with_clean_signals(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(empty) }
 }
 
+/// Has the program ended when the thread that starts it ends, however that comes: for programs that
+/// must not outlive their user. Start it on a thread that lives long enough, such as the first.
+pub fn ending_with_this_thread(command: &mut Command) -> &mut Command {
+    let parent = std::process::id();
+    let tie = move || {
+        // SAFETY: integers only, no memory.
+        let set = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM as libc::c_ulong) };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: no arguments, cannot fail.
+        match unsafe { libc::getppid() } as u32 == parent {
+            true => Ok(()),
+            // It ended before the call.
+            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    };
+    // SAFETY: the closure runs between fork and exec, and makes two calls that are
+    // async-signal-safe; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(tie) }
+}
+
 /// A copy of a descriptor that this process got from its parent, closed on exec. The parent's own
 /// number stays open, for whoever else was told of it.
 ///

@@ -3,14 +3,13 @@
 //! The program called as `nbdkit`, or `blkit nbdkit ...`. Options, messages, exit statuses and the
 //! order of things are nbdkit's; what is served, and how, is the same code as for `blkit serve`.
 //!
-//! The way of a command line: `getopt` and `options` read the options, `words` the plugin and its
+//! The way of a command line: `options` reads the options (by the rules of `getopt`), `words` the plugin and its
 //! parameters, `places` binds what clients connect to,
 //! `tls` finds the certificates, `life` takes the process to where it serves.
 //! `info` answers questions without serving, `messages` tells errors and debug lines, `trace` the
 //! debug lines about each layer.
 
 mod callbacks;
-mod getopt;
 mod info;
 mod life;
 mod messages;

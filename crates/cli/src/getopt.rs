@@ -19,8 +19,48 @@ pub struct Spelling<T> {
     pub name: &'static str,
     /// What it means.
     pub means: T,
-    /// It has a value.
-    pub value: bool,
+    /// What may stand behind it.
+    pub value: Value,
+}
+
+/// What may stand behind an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    None,
+    /// A value must.
+    Required,
+    /// A value may, behind an equals sign (only long options are like this).
+    Optional,
+}
+
+impl<T> Spelling<T> {
+    /// An option without a value.
+    pub const fn flag(name: &'static str, means: T) -> Spelling<T> {
+        Spelling {
+            name,
+            means,
+            value: Value::None,
+        }
+    }
+
+    /// An option with a value.
+    pub const fn with(name: &'static str, means: T) -> Spelling<T> {
+        Spelling {
+            name,
+            means,
+            value: Value::Required,
+        }
+    }
+
+    /// A long option that may have a value.
+    pub const fn maybe(name: &'static str, means: T) -> Spelling<T> {
+        Spelling {
+            name,
+            means,
+            value: Value::Optional,
+        }
+    }
 }
 
 /// An option that was given, or another word.
@@ -69,17 +109,17 @@ fn long_option<T: Copy + PartialEq>(
     };
     let found = find_long(name, spellings)?;
     let value = match (found.value, value) {
-        (true, Some(value)) => OsString::from_vec(value.to_vec()),
-        (true, None) => words
-            .next()
-            .ok_or_else(|| format!("option '--{}' requires an argument", found.name))?,
-        (false, None) => OsString::new(),
-        (false, Some(_)) => {
+        (Value::None, Some(_)) => {
             return Err(format!(
                 "option '--{}' doesn't allow an argument",
                 found.name
             ));
         }
+        (_, Some(value)) => OsString::from_vec(value.to_vec()),
+        (Value::Required, None) => words
+            .next()
+            .ok_or_else(|| format!("option '--{}' requires an argument", found.name))?,
+        (Value::None | Value::Optional, None) => OsString::new(),
     };
     Ok(Item::Option(found.means, value))
 }
@@ -125,7 +165,7 @@ fn short_options<T: Copy>(
         let Some(known) = known else {
             return Err(format!("invalid option -- '{}'", letter.escape_ascii()));
         };
-        if !known.value {
+        if known.value != Value::Required {
             items.push(Item::Option(known.means, OsString::new()));
             continue;
         }
@@ -152,44 +192,18 @@ mod tests {
         Pid,
         Verbose,
         Fore,
+        Map,
     }
 
     const KNOWN: &[Spelling<Opt>] = &[
-        Spelling {
-            name: "p",
-            means: Opt::Port,
-            value: true,
-        },
-        Spelling {
-            name: "port",
-            means: Opt::Port,
-            value: true,
-        },
-        Spelling {
-            name: "pid-file",
-            means: Opt::Pid,
-            value: true,
-        },
-        Spelling {
-            name: "pidfile",
-            means: Opt::Pid,
-            value: true,
-        },
-        Spelling {
-            name: "v",
-            means: Opt::Verbose,
-            value: false,
-        },
-        Spelling {
-            name: "verbose",
-            means: Opt::Verbose,
-            value: false,
-        },
-        Spelling {
-            name: "f",
-            means: Opt::Fore,
-            value: false,
-        },
+        Spelling::with("p", Opt::Port),
+        Spelling::with("port", Opt::Port),
+        Spelling::with("pid-file", Opt::Pid),
+        Spelling::with("pidfile", Opt::Pid),
+        Spelling::flag("v", Opt::Verbose),
+        Spelling::flag("verbose", Opt::Verbose),
+        Spelling::flag("f", Opt::Fore),
+        Spelling::maybe("map", Opt::Map),
     ];
 
     fn read(words: &[&str]) -> Result<Vec<Item<Opt>>, String> {
@@ -220,6 +234,13 @@ mod tests {
         assert_eq!(read(&["-fvpv"]).unwrap(), both);
         assert_eq!(read(&["--port="]).unwrap(), [opt(Opt::Port, "")]);
         assert_eq!(read(&["-p", "-v"]).unwrap(), [opt(Opt::Port, "-v")]);
+    }
+
+    #[test]
+    fn a_value_that_may_be_missing_stands_behind_an_equals_sign() {
+        let word = Item::Word("x".into());
+        assert_eq!(read(&["--map", "x"]).unwrap(), [opt(Opt::Map, ""), word]);
+        assert_eq!(read(&["--ma=x"]).unwrap(), [opt(Opt::Map, "x")]);
     }
 
     #[test]

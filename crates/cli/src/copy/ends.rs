@@ -1,0 +1,164 @@
+//! What is copied from, and into what.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use block::{Error, ErrorKind, Result, Source};
+use sources::{
+    file::{FileConfig, Lock},
+    nbd::NbdConfig,
+};
+
+use crate::tools::{Place, Started};
+
+/// What is copied from.
+pub enum From {
+    Disk(End),
+    /// Standard input.
+    Stream,
+}
+
+/// What is copied into.
+pub enum Into {
+    Disk(End),
+    /// A regular file, to be made as long as the source.
+    File(PathBuf),
+    /// Standard output.
+    Stream,
+    Nothing,
+}
+
+/// A source, and the server that was started for it.
+pub struct End {
+    started: Option<Started>,
+    source: Arc<dyn Source>,
+}
+
+impl End {
+    /// The server has to live as long as the source is used.
+    pub fn into_parts(self) -> (Option<Started>, Arc<dyn Source>) {
+        (self.started, self.source)
+    }
+
+    fn of_source(source: Arc<dyn Source>) -> End {
+        End {
+            started: None,
+            source,
+        }
+    }
+
+    fn of_command(command: &[std::ffi::OsString], connections: u32) -> Result<End> {
+        let started = Started::new(command)?;
+        let uri = started.uri();
+        Ok(End {
+            source: nbd(uri, connections)?,
+            started: Some(started),
+        })
+    }
+}
+
+impl From {
+    /// Opens nothing yet, but for the programs that are to be started.
+    ///
+    /// # Errors
+    /// There is no such file, or the URI is wrong.
+    pub fn new(place: &Place, connections: u32) -> Result<From> {
+        let word = match place {
+            Place::Command(command) => {
+                return Ok(From::Disk(End::of_command(command, connections)?));
+            }
+            Place::Word(word) => word,
+        };
+        if word == "-" {
+            return Ok(From::Stream);
+        }
+        if let Some(uri) = uri_of(word) {
+            return Ok(From::Disk(End::of_source(nbd(uri, connections)?)));
+        }
+        let path = Path::new(word);
+        let found = std::fs::metadata(path).map_err(|error| Error::io(shown(path), error))?;
+        if found.is_dir() {
+            let what = format!("{}: is a directory", path.display());
+            return Err(Error::new(ErrorKind::Config, what));
+        }
+        let source = sources::file::new(FileConfig {
+            // Whoever else has it open is the user's business, as with any program that reads a file.
+            lock: Lock::None,
+            ..FileConfig::of(path)
+        })?;
+        Ok(From::Disk(End::of_source(source)))
+    }
+}
+
+impl Into {
+    /// Opens and creates nothing yet, but for the programs that are to be started.
+    ///
+    /// # Errors
+    /// The URI is wrong, or it is a directory.
+    pub fn new(place: &Place, connections: u32) -> Result<Into> {
+        let word = match place {
+            Place::Command(command) => {
+                return Ok(Into::Disk(End::of_command(command, connections)?));
+            }
+            Place::Word(word) => word,
+        };
+        if word == "-" {
+            return Ok(Into::Stream);
+        }
+        if word == "null:" {
+            return Ok(Into::Nothing);
+        }
+        if let Some(uri) = uri_of(word) {
+            return Ok(Into::Disk(End::of_source(nbd(uri, connections)?)));
+        }
+        let path = Path::new(word);
+        match std::fs::metadata(path) {
+            Ok(found) if found.file_type().is_block_device() => {
+                let source = sources::file::new(FileConfig::of(path))?;
+                Ok(Into::Disk(End::of_source(source)))
+            }
+            Ok(found) if found.is_file() => Ok(Into::File(path.to_owned())),
+            Ok(_) => {
+                let what = format!("{}: is no file and no block device", path.display());
+                Err(Error::new(ErrorKind::Config, what))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Into::File(path.to_owned()))
+            }
+            Err(error) => Err(Error::io(shown(path), error)),
+        }
+    }
+}
+
+/// Makes a file of zeroes, of which nothing is allocated; what was in it is gone.
+///
+/// # Errors
+/// What the system says.
+pub fn create(path: &Path, size: u64) -> Result<Arc<dyn Source>> {
+    File::create(path)
+        .and_then(|file| file.set_len(size))
+        .map_err(|error| Error::io(shown(path), error))?;
+    sources::file::new(FileConfig::of(path))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn uri_of(word: &std::ffi::OsStr) -> Option<String> {
+    let text = word.to_str()?;
+    sources::nbd::is_uri(text).then(|| text.to_owned())
+}
+
+fn nbd(uri: String, connections: u32) -> Result<Arc<dyn Source>> {
+    let config = NbdConfig {
+        connections,
+        ..NbdConfig::of_uri(uri)?
+    };
+    sources::nbd::new(config)
+}

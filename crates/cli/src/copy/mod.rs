@@ -1,0 +1,285 @@
+//! `blkit copy`, or the program called as `nbdcopy`: from one disk to another.
+//!
+//! Options, messages and exit statuses are nbdcopy's of libnbd 1.24. The work is `graph::Copy`; here
+//! are the two ends of it (`ends`), standard input and output (`stream`), progress, and signals.
+
+mod ends;
+mod options;
+mod stream;
+
+use std::{ffi::OsString, io::Write, os::fd::OwnedFd, process::ExitCode, rc::Rc, time::Duration};
+
+use block::{Access, Error, ErrorKind, Reactor, Result};
+use graph::{Copied, Copy, CopyOptions};
+use reactor::process::{self, Signals};
+
+use crate::tools::{self, Disk, human};
+use ends::{From, Into};
+use options::{Asked, Mistake, Options, Progress};
+
+/// Runs it; `name` is what it is called.
+pub fn main(name: &str, words: Vec<OsString>) -> ExitCode {
+    let options = match options::parse(name, words) {
+        Ok(Asked::Options(options)) => options,
+        Ok(Asked::Text(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Mistake::Usage(text)) => {
+            if let Some(text) = text {
+                eprintln!("{name}: {text}");
+            }
+            eprint!("{}", options::usage(name));
+            return ExitCode::FAILURE;
+        }
+        Err(Mistake::Plain(text)) => {
+            eprintln!("{name}: {text}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match copy(name, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => tools::fail(name, &error),
+    }
+}
+
+fn copy(name: &str, options: &Options) -> Result<()> {
+    let cannot = |error| Error::io("cannot watch for signals", error);
+    process::block_signals(process::TERMINATION).map_err(cannot)?;
+    let signals = Signals::new(process::TERMINATION).map_err(cannot)?;
+    let from = From::new(&options.source, options.connections)?;
+    let into = Into::new(&options.destination, options.connections)?;
+    let lines = match options.progress {
+        Progress::Lines(number) => Some(
+            process::inherited_descriptor(number)
+                .map_err(|error| Error::io(format!("--progress={number}"), error))?,
+        ),
+        Progress::Off | Progress::Bar => None,
+    };
+    tools::run(async |reactor| {
+        let mut run = Run {
+            name,
+            options,
+            reactor: &reactor,
+            signals,
+            meter: Meter {
+                bar: options.progress == Progress::Bar,
+                lines,
+                told: None,
+            },
+        };
+        run.copy(from, into).await
+    })
+}
+
+struct Run<'a> {
+    name: &'a str,
+    options: &'a Options,
+    reactor: &'a Reactor,
+    signals: Signals,
+    meter: Meter,
+}
+
+impl Run<'_> {
+    async fn copy(&mut self, from: From, into: Into) -> Result<()> {
+        match (from, into) {
+            (From::Disk(source), into) => {
+                let (started, source) = source.into_parts();
+                let disk = Disk::open(self.reactor, source, "", Access::ReadOnly).await?;
+                let copied = self.disk_into(&disk, into).await;
+                disk.close(self.reactor).await?;
+                drop(started);
+                copied
+            }
+            (From::Stream, Into::Disk(destination)) => {
+                let (started, source) = destination.into_parts();
+                let disk = Disk::open(self.reactor, source, "", Access::ReadWrite).await?;
+                let size = self.options.request_size;
+                let copied = stream::to_disk(self.reactor, &disk, size, self.options.flush).await;
+                disk.close(self.reactor).await?;
+                drop(started);
+                copied
+            }
+            (From::Stream, Into::File(path)) => {
+                stream::to_file(self.reactor, path, self.options.flush).await
+            }
+            (From::Stream, Into::Stream) => stream::through(self.reactor, true).await,
+            (From::Stream, Into::Nothing) => stream::through(self.reactor, false).await,
+        }
+    }
+
+    async fn disk_into(&mut self, source: &Disk, into: Into) -> Result<()> {
+        let size = source.device().limits().size;
+        self.tell("src", size, source.device().limits().preferred_block);
+        let (started, disk, fresh) = match into {
+            Into::Stream => {
+                let (request, requests) = (self.options.request_size, self.requests(1));
+                return stream::from_disk(self.reactor, source, request, requests).await;
+            }
+            Into::Nothing => return self.run(source, None, false).await,
+            Into::File(path) => (None, ends::create(&path, size)?, true),
+            Into::Disk(destination) => {
+                let (started, source) = destination.into_parts();
+                (started, source, false)
+            }
+        };
+        let disk = Disk::open(self.reactor, disk, "", Access::ReadWrite).await?;
+        let limits = disk.device().limits();
+        self.tell("dst", limits.size, limits.preferred_block);
+        let copied = self.run(source, Some(&disk), fresh).await;
+        disk.close(self.reactor).await?;
+        drop(started);
+        copied
+    }
+
+    /// Copies, and shows how far it is.
+    async fn run(&mut self, source: &Disk, into: Option<&Disk>, fresh: bool) -> Result<()> {
+        let options = self.copy_options(source, into, fresh);
+        let destination = into.map(Disk::device);
+        let what = |error: Error| match error.kind() {
+            ErrorKind::Config => Error::new(ErrorKind::Config, format!("error: {error}")),
+            _ => error,
+        };
+        let copy =
+            Copy::start(self.reactor, source.device(), destination, options).map_err(what)?;
+        let copy = Rc::new(copy);
+        let interrupted = stream::first_signal(self.reactor, &self.signals);
+        let finished = self.meter.watch(self.reactor, &copy);
+        let copied = stream::either(finished, interrupted).await;
+        let copied = match copied {
+            Some(copied) => copied,
+            None => {
+                copy.stop();
+                copy.finish().await
+            }
+        };
+        match copied {
+            Ok(copied) => {
+                self.told(copied);
+                Ok(())
+            }
+            Err(error) => {
+                let (done, size) = copy.progress();
+                if into.is_some() {
+                    eprintln!(
+                        "{}: {done} of {size} bytes were copied; the destination is complete up to \
+                         byte {}",
+                        self.name,
+                        copy.complete_up_to()
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn copy_options(&self, source: &Disk, into: Option<&Disk>, fresh: bool) -> CopyOptions {
+        let preferred = |disk: &Disk| u64::from(disk.device().limits().preferred_block);
+        let block = into.map_or(0, preferred);
+        let request_size = self
+            .options
+            .request_size
+            .max(preferred(source))
+            .max(block)
+            .min(block::MAX_TRANSFER.into());
+        CopyOptions {
+            request_size,
+            requests: self.requests(self.options.connections),
+            sparse: self
+                .options
+                .sparse
+                .map(|size| size.unwrap_or(block.max(4096))),
+            allocated: self.options.allocated,
+            destination_is_zero: self.options.destination_is_zero
+                || (fresh && !self.options.allocated),
+            extents: self.options.extents,
+            flush: self.options.flush,
+        }
+    }
+
+    fn requests(&self, connections: u32) -> usize {
+        if self.options.synchronous {
+            return 1;
+        }
+        let by_size = (self.options.queue_size / self.options.request_size).max(1);
+        let by_number = u64::from(self.options.requests) * u64::from(connections);
+        by_number.min(by_size) as usize
+    }
+
+    fn tell(&self, end: &str, size: u64, preferred: u32) {
+        if self.options.verbose {
+            let (name, short) = (self.name, human(size));
+            eprintln!("{name}: {end}: size={size} ({short}), preferred block size={preferred}");
+        }
+    }
+
+    fn told(&self, copied: Copied) {
+        if self.options.verbose {
+            let Copied {
+                read,
+                written,
+                zeroed,
+                skipped,
+            } = copied;
+            let name = self.name;
+            eprintln!("{name}: read {read}, written {written}, zeroed {zeroed}, skipped {skipped}");
+        }
+    }
+}
+
+/// Shows how far a copy is.
+struct Meter {
+    bar: bool,
+    lines: Option<OwnedFd>,
+    told: Option<u64>,
+}
+
+/// Cells of the bar.
+const BAR: usize = 64;
+
+impl Meter {
+    /// Waits for the end of a copy, and tells meanwhile.
+    async fn watch(&mut self, reactor: &Reactor, copy: &Copy) -> Result<Copied> {
+        if !self.bar && self.lines.is_none() {
+            return copy.finish().await;
+        }
+        let copied = {
+            let mut finished = std::pin::pin!(copy.finish());
+            loop {
+                let (done, size) = copy.progress();
+                self.tell(done, size);
+                let pause = reactor.sleep(Duration::from_millis(100));
+                if let Some(copied) = stream::either(finished.as_mut(), pause).await {
+                    break copied;
+                }
+            }
+        };
+        if copied.is_ok() {
+            self.tell(1, 1);
+        }
+        if self.bar {
+            eprintln!();
+        }
+        copied
+    }
+
+    fn tell(&mut self, done: u64, size: u64) {
+        let percent = match size {
+            0 => 100,
+            size => (u128::from(done) * 100 / u128::from(size)) as u64,
+        };
+        if self.told.replace(percent) == Some(percent) {
+            return;
+        }
+        if let Some(lines) = &self.lines {
+            let line = format!("{percent}/100\n");
+            // Whoever read it may be gone; the copy goes on.
+            let _ = rustix::io::write(lines, line.as_bytes());
+        }
+        if self.bar {
+            let full = BAR * percent as usize / 100;
+            let bar = format!("{}{}", "*".repeat(full), "-".repeat(BAR - full));
+            let _ = write!(std::io::stderr(), "\r{percent:>3}% [{bar}]");
+        }
+    }
+}

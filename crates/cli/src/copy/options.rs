@@ -1,0 +1,368 @@
+//! nbdcopy's options.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::{
+    getopt::{self, Item, Spelling},
+    tools::{LIBNBD, Place, take_places},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opt {
+    Allocated,
+    BlkHash,
+    BlkHashFile,
+    Connections,
+    DestinationIsZero,
+    Flush,
+    Help,
+    LongOptions,
+    NoExtents,
+    Progress,
+    QueueSize,
+    RequestSize,
+    Requests,
+    ShortOptions,
+    Sparse,
+    Synchronous,
+    Threads,
+    Verbose,
+    Version,
+}
+
+const SPELLINGS: &[Spelling<Opt>] = &[
+    Spelling::flag("help", Opt::Help),
+    Spelling::flag("allocated", Opt::Allocated),
+    Spelling::maybe("blkhash", Opt::BlkHash),
+    Spelling::with("blkhash-file", Opt::BlkHashFile),
+    Spelling::with("connections", Opt::Connections),
+    Spelling::flag("destination-is-zero", Opt::DestinationIsZero),
+    Spelling::flag("flush", Opt::Flush),
+    Spelling::flag("no-extents", Opt::NoExtents),
+    Spelling::maybe("progress", Opt::Progress),
+    Spelling::with("queue-size", Opt::QueueSize),
+    Spelling::with("request-size", Opt::RequestSize),
+    Spelling::with("requests", Opt::Requests),
+    Spelling::with("sparse", Opt::Sparse),
+    Spelling::flag("synchronous", Opt::Synchronous),
+    Spelling::flag("target-is-zero", Opt::DestinationIsZero),
+    Spelling::with("threads", Opt::Threads),
+    Spelling::flag("verbose", Opt::Verbose),
+    Spelling::flag("version", Opt::Version),
+    Spelling::with("C", Opt::Connections),
+    Spelling::flag("p", Opt::Progress),
+    Spelling::with("R", Opt::Requests),
+    Spelling::with("S", Opt::Sparse),
+    Spelling::with("T", Opt::Threads),
+    Spelling::flag("v", Opt::Verbose),
+    Spelling::flag("V", Opt::Version),
+    Spelling::flag("long-options", Opt::LongOptions),
+    Spelling::flag("short-options", Opt::ShortOptions),
+];
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Not at all.
+    Off,
+    /// A bar on standard error.
+    Bar,
+    /// Lines for a program, to this descriptor.
+    Lines(u32),
+}
+
+/// A command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub allocated: bool,
+    pub connections: u32,
+    pub destination_is_zero: bool,
+    pub extents: bool,
+    pub flush: bool,
+    pub progress: Progress,
+    /// Bytes on their way at a time.
+    pub queue_size: u64,
+    pub request_size: u64,
+    /// For each connection.
+    pub requests: u32,
+    /// `None`: zeroes are not looked for; `Some(None)`: as the destination prefers.
+    pub sparse: Option<Option<u64>>,
+    pub synchronous: bool,
+    pub verbose: bool,
+    pub source: Place,
+    pub destination: Place,
+}
+
+/// What a command line comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A copy.
+    Options(Box<Options>),
+    /// Text to print.
+    Text(String),
+}
+
+/// What is wrong with a command line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// Told, and the usage behind it.
+    Usage(Option<String>),
+    /// Told.
+    Plain(String),
+}
+
+/// Understands the words behind the program's name.
+///
+/// # Errors
+/// What nbdcopy says.
+pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked, Mistake> {
+    let mut given = Given::default();
+    for item in getopt::parse(words, SPELLINGS).map_err(|text| Mistake::Usage(Some(text)))? {
+        match item {
+            Item::Word(word) => given.words.push(word),
+            Item::Option(Opt::Help, _) => return Ok(Asked::Text(usage(name))),
+            Item::Option(Opt::Version, _) => {
+                let text = format!("{name} {LIBNBD}\nlibnbd {LIBNBD}\n");
+                return Ok(Asked::Text(text));
+            }
+            Item::Option(Opt::LongOptions, _) => return Ok(Asked::Text(listed(|len| len > 1))),
+            Item::Option(Opt::ShortOptions, _) => return Ok(Asked::Text(listed(|len| len == 1))),
+            Item::Option(opt, value) => given.take(opt, &value).map_err(Mistake::Plain)?,
+        }
+    }
+    given
+        .finish()
+        .map(|options| Asked::Options(Box::new(options)))
+}
+
+struct Given {
+    options: Options,
+    words: Vec<OsString>,
+}
+
+impl Default for Given {
+    fn default() -> Given {
+        let nothing = || Place::Word(OsString::new());
+        Given {
+            options: Options {
+                allocated: false,
+                connections: 4,
+                destination_is_zero: false,
+                extents: true,
+                flush: false,
+                progress: Progress::Off,
+                queue_size: 16 << 20,
+                request_size: 256 << 10,
+                requests: 64,
+                sparse: Some(None),
+                synchronous: false,
+                verbose: false,
+                source: nothing(),
+                destination: nothing(),
+            },
+            words: Vec::new(),
+        }
+    }
+}
+
+impl Given {
+    fn take(&mut self, opt: Opt, value: &OsStr) -> Result<(), String> {
+        let options = &mut self.options;
+        match opt {
+            Opt::Allocated => options.allocated = true,
+            Opt::BlkHash | Opt::BlkHashFile => {
+                return Err("--blkhash is not built in yet".into());
+            }
+            Opt::Connections => options.connections = number("connections", value, 1, 64)?,
+            Opt::DestinationIsZero => options.destination_is_zero = true,
+            Opt::Flush => options.flush = true,
+            Opt::NoExtents => options.extents = false,
+            Opt::Progress if value.is_empty() => options.progress = Progress::Bar,
+            Opt::Progress => {
+                options.progress = Progress::Lines(number("progress", value, 0, 1 << 30)?);
+            }
+            Opt::QueueSize => options.queue_size = size("queue-size", value)?,
+            Opt::RequestSize => {
+                options.request_size = power(
+                    "request-size",
+                    value,
+                    4096,
+                    32 << 20,
+                    "within 4096-33554432",
+                )?;
+            }
+            Opt::Requests => options.requests = number("requests", value, 1, 1 << 16)?,
+            Opt::Sparse if value == "0" => options.sparse = None,
+            Opt::Sparse => {
+                let most = u64::from(u32::MAX);
+                let block = power("sparse", value, 512, most, "between 512-4294967295")?;
+                options.sparse = Some(Some(block));
+            }
+            Opt::Synchronous => options.synchronous = true,
+            // One event loop serves all connections; what is dear is done on other threads anyhow.
+            Opt::Threads => drop(number("threads", value, 0, 1 << 16)?),
+            Opt::Verbose => options.verbose = true,
+            Opt::Help | Opt::Version | Opt::LongOptions | Opt::ShortOptions => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Options, Mistake> {
+        let places = take_places(self.words).map_err(|error| Mistake::Plain(error.to_string()))?;
+        let Ok([source, destination]) = <[Place; 2]>::try_from(places) else {
+            return Err(Mistake::Usage(None));
+        };
+        let mut options = self.options;
+        if options.synchronous {
+            options.connections = 1;
+        }
+        if options.allocated {
+            // Zeroes are data then.
+            options.sparse = None;
+        }
+        Ok(Options {
+            source,
+            destination,
+            ..options
+        })
+    }
+}
+
+fn number(name: &str, value: &OsStr, least: u32, most: u32) -> Result<u32, String> {
+    let shown = value.to_string_lossy();
+    let number = shown.parse().ok();
+    number
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("--{name}: could not parse: {shown}"))
+}
+
+fn size(name: &str, value: &OsStr) -> Result<u64, String> {
+    let shown = value.to_string_lossy();
+    config::grammar::size(&shown)
+        .map_err(|_| format!("--{name}: could not parse size string: {shown}"))
+}
+
+fn power(name: &str, value: &OsStr, least: u64, most: u64, bounds: &str) -> Result<u64, String> {
+    let size = size(name, value)?;
+    match size.is_power_of_two() && (least..=most).contains(&size) {
+        true => Ok(size),
+        false => {
+            let comma = if bounds.starts_with("between") {
+                ","
+            } else {
+                ""
+            };
+            let shown = value.to_string_lossy();
+            Err(format!(
+                "--{name}: must be a power of 2{comma} {bounds}: {shown}"
+            ))
+        }
+    }
+}
+
+fn listed(wanted: impl Fn(usize) -> bool) -> String {
+    SPELLINGS
+        .iter()
+        .filter(|known| !matches!(known.means, Opt::ShortOptions | Opt::LongOptions))
+        .filter(|known| wanted(known.name.len()))
+        .map(|known| match known.name.len() {
+            1 => format!("-{}\n", known.name),
+            _ => format!("--{}\n", known.name),
+        })
+        .collect()
+}
+
+/// How the program is used.
+pub fn usage(name: &str) -> String {
+    format!(
+        "\nCopies to and from NBD servers and files:\n\n    \
+         {name} [--allocated] [-C N|--connections=N]\n            \
+         [--destination-is-zero|--target-is-zero] [--flush] [--no-extents]\n            \
+         [-p|--progress|--progress=FD] [--queue-size=N] [--request-size=N]\n            \
+         [-R N|--requests=N] [-S N|--sparse=N] [--synchronous] [-T N|--threads=N]\n            \
+         [-v|--verbose]\n            \
+         SOURCE DESTINATION\n\n    \
+         SOURCE, DESTINATION := - | FILE | DEVICE | URI | [ CMD ARGS ... ]\n    \
+         DESTINATION += null:\n\n\
+         CMD is started, and ends, with {name}; put -- before [ if it has options.\n\n\
+         Other options: --help, -V (--version).\n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(words: &[&str]) -> Result<Options, String> {
+        match parse("nbdcopy", words.iter().map(OsString::from).collect()) {
+            Ok(Asked::Options(options)) => Ok(*options),
+            Ok(Asked::Text(text)) => Err(text),
+            Err(Mistake::Usage(text)) => Err(format!("usage: {}", text.unwrap_or_default())),
+            Err(Mistake::Plain(text)) => Err(text),
+        }
+    }
+
+    #[test]
+    fn options_are_nbdcopys() {
+        let plain = asked(&["a", "null:"]).unwrap();
+        assert_eq!(
+            (plain.connections, plain.requests, plain.request_size),
+            (4, 64, 256 << 10)
+        );
+        assert_eq!(plain.destination, Place::Word("null:".into()));
+        let words = [
+            "-C2",
+            "--requests=8",
+            "--request-size=1M",
+            "-S",
+            "0",
+            "-p",
+            "a",
+            "b",
+        ];
+        let some = asked(&words).unwrap();
+        assert_eq!(
+            (some.connections, some.requests, some.request_size),
+            (2, 8, 1 << 20)
+        );
+        assert_eq!((some.sparse, some.progress), (None, Progress::Bar));
+        let lines = asked(&["--progress=3", "a", "b", "--target-is-zero"]).unwrap();
+        assert_eq!(lines.progress, Progress::Lines(3));
+        assert!(lines.destination_is_zero);
+        assert_eq!(asked(&["--allocated", "a", "b"]).unwrap().sparse, None);
+        let both = asked(&["--", "[", "x", "-y", "]", "[", "z", "]"]).unwrap();
+        assert_eq!(both.destination, Place::Command(vec!["z".into()]));
+    }
+
+    #[test]
+    fn mistakes_are_told_in_nbdcopys_words() {
+        let table = [
+            (&["a"][..], "usage: "),
+            (&["a", "b", "c"], "usage: "),
+            (&["--foo"], "usage: unrecognized option '--foo'"),
+            (
+                &["--request-size=100", "a", "b"],
+                "--request-size: must be a power of 2 within 4096-33554432: 100",
+            ),
+            (
+                &["--sparse=100", "a", "b"],
+                "--sparse: must be a power of 2, between 512-4294967295: 100",
+            ),
+            (
+                &["--queue-size=x", "a", "b"],
+                "--queue-size: could not parse size string: x",
+            ),
+            (&["-C", "0", "a", "b"], "--connections: could not parse: 0"),
+            (&["-T", "x", "a", "b"], "--threads: could not parse: x"),
+        ];
+        for (words, text) in table {
+            assert_eq!(asked(words).unwrap_err(), text, "{words:?}");
+        }
+        assert!(
+            asked(&["--long-options"])
+                .unwrap_err()
+                .contains("--target-is-zero\n")
+        );
+        assert!(asked(&["--short-options"]).unwrap_err().contains("-R\n"));
+    }
+}

@@ -1,0 +1,144 @@
+//! Which blocks of what was read are zero.
+
+use block::{Piece, Segments, SharedMem};
+
+/// So many bytes, all of them zero or to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Length in bytes.
+    pub len: u64,
+    /// Nothing but zeroes.
+    pub zero: bool,
+}
+
+/// Sorts what was read at `offset` into runs. Zeroes count from `block` bytes on, aligned by their
+/// place on the disk; a power of two.
+pub fn runs(segments: &Segments, offset: u64, block: u64) -> Vec<Run> {
+    let mut scanner = Scanner {
+        block,
+        left: block - offset % block,
+        here: Run { len: 0, zero: true },
+        runs: Vec::new(),
+    };
+    for piece in segments.pieces() {
+        let mut at = 0;
+        while at < piece.len() {
+            let len = scanner.left.min(piece.len() - at);
+            scanner.add(len, || match piece {
+                Piece::Zero(_) => true,
+                Piece::Mem(mem) => is_zero(mem, at as usize, len as usize),
+            });
+            at += len;
+        }
+    }
+    scanner.end_block();
+    scanner.runs
+}
+
+struct Scanner {
+    block: u64,
+    /// Bytes to the end of the block.
+    left: u64,
+    /// The block so far.
+    here: Run,
+    runs: Vec<Run>,
+}
+
+impl Scanner {
+    fn add(&mut self, len: u64, zero: impl FnOnce() -> bool) {
+        // What is known to be written need not be looked at.
+        self.here.zero = self.here.zero && zero();
+        self.here.len += len;
+        self.left -= len;
+        if self.left == 0 {
+            self.end_block();
+        }
+    }
+
+    fn end_block(&mut self) {
+        let here = std::mem::replace(&mut self.here, Run { len: 0, zero: true });
+        self.left = self.block;
+        match self.runs.last_mut() {
+            _ if here.len == 0 => {}
+            Some(last) if last.zero == here.zero => last.len += here.len,
+            _ => self.runs.push(here),
+        }
+    }
+}
+
+/// Bytes that are looked at first: nearly all data has something there.
+const FIRST: usize = 64;
+
+/// Bytes that are looked at in one go.
+const STEP: usize = 4096;
+
+/// Nothing but zero bytes there. Copied to look at: others may share the memory.
+fn is_zero(mem: &SharedMem, mut at: usize, len: usize) -> bool {
+    let end = at + len;
+    let mut buffer = [0u8; STEP];
+    let mut step = FIRST;
+    while at < end {
+        let bytes = &mut buffer[..step.min(end - at)];
+        mem.read(at, bytes);
+        if bytes.iter().fold(0, |all, byte| all | byte) != 0 {
+            return false;
+        }
+        at += bytes.len();
+        step = STEP;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use block::{SharedBuf, SharedMem};
+
+    use super::*;
+
+    fn mem(bytes: &[u8]) -> Piece {
+        let len = bytes.len();
+        Piece::Mem(SharedMem::of_shared(
+            SharedBuf::from_vec(bytes.to_vec()),
+            0,
+            len,
+        ))
+    }
+
+    fn found(pieces: Vec<Piece>, offset: u64, block: u64) -> Vec<(u64, bool)> {
+        let mut segments = Segments::new();
+        pieces.into_iter().for_each(|piece| segments.push(piece));
+        let runs = runs(&segments, offset, block);
+        assert_eq!(runs.iter().map(|run| run.len).sum::<u64>(), segments.len());
+        runs.iter().map(|run| (run.len, run.zero)).collect()
+    }
+
+    #[test]
+    fn blocks_are_zero_as_a_whole() {
+        let mut bytes = vec![0; 4096];
+        assert_eq!(found(vec![mem(&bytes)], 0, 512), [(4096, true)]);
+        bytes[4095] = 1;
+        let last = [(3584, true), (512, false)];
+        assert_eq!(found(vec![mem(&bytes)], 0, 512), last);
+        // The same in pieces of an odd size.
+        let pieces = bytes.chunks(1000).map(mem).collect();
+        assert_eq!(found(pieces, 0, 512), last);
+        assert_eq!(found(vec![mem(&bytes)], 0, 1 << 20), [(4096, false)]);
+    }
+
+    #[test]
+    fn blocks_are_aligned_on_the_disk() {
+        let mut bytes = vec![0; 1024];
+        bytes[300] = 7;
+        // Blocks end at 512 and 1024 of the disk, that is 212 and 724 of the bytes.
+        let expected = [(212, true), (512, false), (300, true)];
+        assert_eq!(found(vec![mem(&bytes)], 300, 512), expected);
+    }
+
+    #[test]
+    fn holes_are_known_without_looking() {
+        let pieces = vec![Piece::Zero(1024), mem(&[1; 100]), Piece::Zero(924)];
+        let expected = [(1024, true), (512, false), (512, true)];
+        assert_eq!(found(pieces, 0, 512), expected);
+        assert_eq!(found(vec![], 0, 512), []);
+    }
+}
