@@ -52,7 +52,30 @@ pub enum Command {
         )]
         words: Vec<OsString>,
     },
-    /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit
+    /// Tell about a server and its exports, as nbdinfo does: what 'blkit info --help' lists
+    #[command(disable_help_flag = true)]
+    Info {
+        /// Options, and the URI or [ COMMAND ARGS ... ]
+        #[arg(
+            value_name = "WORD",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        words: Vec<OsString>,
+    },
+    /// Copy a disk to another, as nbdcopy does: what 'blkit copy --help' lists
+    #[command(disable_help_flag = true)]
+    Copy {
+        /// Options, source and destination
+        #[arg(
+            value_name = "WORD",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        words: Vec<OsString>,
+    },
+    /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit,
+    /// nbdinfo, nbdcopy
     Link {
         /// The directory; it must exist
         #[arg(value_name = "DIR")]

@@ -2,8 +2,8 @@
 //!
 //! Thin on purpose: the command line is read here, the graph is built by `graph`, clients are
 //! served by `exports`. What is this program's own is the life of the process (`life`, for the
-//! commands `serve` and `nbdkit`), the help made from the nodes' schemas (`topics`), and the way
-//! errors are told (`report`).
+//! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`), the help made from
+//! the nodes' schemas (`topics`), and the way errors are told (`report`).
 //!
 //! Exit status: 0 after a clean stop, 1 for any error, that of the command with `serve --run`.
 
@@ -28,18 +28,22 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use args::{Cli, Command};
 
+/// A tool that this program is too: told its name and the words behind it.
+type Tool = fn(&str, Vec<OsString>) -> ExitCode;
+
+/// By the names that users know them by, and those they have here.
+const TOOLS: [(&str, &str, Tool); 3] = [
+    ("nbdkit", "nbdkit", |_, words| nbdkit::main(words)),
+    ("nbdinfo", "info", info::main),
+    ("nbdcopy", "copy", copy::main),
+];
+
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    if let Some(words) = personality(&words, "nbdkit") {
-        return nbdkit::main(words);
-    }
-    if let Some((name, words)) = tool(&words, "nbdinfo", "info") {
-        log::init(0);
-        return info::main(name, words);
-    }
-    if let Some((name, words)) = tool(&words, "nbdcopy", "copy") {
-        log::init(0);
-        return copy::main(name, words);
+    for (known, ours, main) in TOOLS {
+        if let Some((name, words)) = personality(&words, known, ours) {
+            return main(&name, words);
+        }
     }
     let done = match args::parse(words) {
         Ok(cli) => run(cli),
@@ -51,37 +55,32 @@ fn main() -> ExitCode {
     })
 }
 
-/// The words behind the name, if the program is called by `name`: by a link (see `blkit link`), or as
-/// `blkit NAME ...`.
-fn personality(words: &[OsString], name: &str) -> Option<Vec<OsString>> {
+/// What the program is called, and the words behind it, if that is by one of these names: by a link
+/// with the known one (see `blkit link`), or as `blkit NAME ...` with either.
+fn personality(words: &[OsString], known: &str, ours: &str) -> Option<(String, Vec<OsString>)> {
     let called = Path::new(words.first()?).file_name()?;
-    if called == name {
-        return Some(words[1..].to_vec());
+    if called == known {
+        return Some((known.to_owned(), words[1..].to_vec()));
     }
-    (words.get(1)? == name).then(|| words[2..].to_vec())
-}
-
-/// The same of a tool that has a name here too: also says what it is called.
-fn tool(
-    words: &[OsString],
-    known: &'static str,
-    ours: &str,
-) -> Option<(&'static str, Vec<OsString>)> {
-    let words = personality(words, known).or_else(|| match words.get(1)? == ours {
-        true => Some(words[2..].to_vec()),
-        false => None,
-    });
-    words.map(|words| (known, words))
+    let name = words.get(1)?;
+    let named = name == known || name == ours;
+    named.then(|| (format!("blkit {}", name.display()), words[2..].to_vec()))
 }
 
 fn run(cli: Cli) -> block::Result<ExitCode> {
-    if !matches!(cli.command, Command::Nbdkit { .. }) {
+    let is_tool = matches!(
+        cli.command,
+        Command::Nbdkit { .. } | Command::Info { .. } | Command::Copy { .. }
+    );
+    if !is_tool {
         log::init(cli.verbose);
     }
     let registry = graph::Registry::standard();
     match cli.command {
         Command::Serve(options) => serve::serve(&registry, &options),
         Command::Nbdkit { words } => Ok(nbdkit::main(words)),
+        Command::Info { words } => Ok(info::main("blkit info", words)),
+        Command::Copy { words } => Ok(copy::main("blkit copy", words)),
         Command::Link { directory } => link::link(&directory),
         Command::Sources => topics::print(&topics::sources(&registry)),
         Command::Filters => topics::print(&topics::filters(&registry)),

@@ -37,6 +37,7 @@ pub enum Into {
 pub struct End {
     started: Option<Started>,
     source: Arc<dyn Source>,
+    near: bool,
 }
 
 impl End {
@@ -45,11 +46,25 @@ impl End {
         (self.started, self.source)
     }
 
-    fn of_source(source: Arc<dyn Source>) -> End {
+    /// It is on this machine, and what is asked of it is mostly done at once.
+    pub fn is_near(&self) -> bool {
+        self.near
+    }
+
+    fn of_file(source: Arc<dyn Source>) -> End {
         End {
             started: None,
             source,
+            near: true,
         }
+    }
+
+    fn of_uri(uri: String, connections: u32) -> Result<End> {
+        Ok(End {
+            started: None,
+            source: nbd(uri, connections)?,
+            near: false,
+        })
     }
 
     fn of_command(command: &[std::ffi::OsString], connections: u32) -> Result<End> {
@@ -58,6 +73,7 @@ impl End {
         Ok(End {
             source: nbd(uri, connections)?,
             started: Some(started),
+            near: false,
         })
     }
 }
@@ -78,7 +94,7 @@ impl From {
             return Ok(From::Stream);
         }
         if let Some(uri) = uri_of(word) {
-            return Ok(From::Disk(End::of_source(nbd(uri, connections)?)));
+            return Ok(From::Disk(End::of_uri(uri, connections)?));
         }
         let path = Path::new(word);
         let found = std::fs::metadata(path).map_err(|error| Error::io(shown(path), error))?;
@@ -91,11 +107,19 @@ impl From {
             lock: Lock::None,
             ..FileConfig::of(path)
         })?;
-        Ok(From::Disk(End::of_source(source)))
+        Ok(From::Disk(End::of_file(source)))
     }
 }
 
 impl Into {
+    /// See [`End::is_near`].
+    pub fn is_near(&self) -> bool {
+        match self {
+            Into::Disk(end) => end.is_near(),
+            Into::File(_) | Into::Stream | Into::Nothing => true,
+        }
+    }
+
     /// Opens and creates nothing yet, but for the programs that are to be started.
     ///
     /// # Errors
@@ -114,13 +138,13 @@ impl Into {
             return Ok(Into::Nothing);
         }
         if let Some(uri) = uri_of(word) {
-            return Ok(Into::Disk(End::of_source(nbd(uri, connections)?)));
+            return Ok(Into::Disk(End::of_uri(uri, connections)?));
         }
         let path = Path::new(word);
         match std::fs::metadata(path) {
             Ok(found) if found.file_type().is_block_device() => {
                 let source = sources::file::new(FileConfig::of(path))?;
-                Ok(Into::Disk(End::of_source(source)))
+                Ok(Into::Disk(End::of_file(source)))
             }
             Ok(found) if found.is_file() => Ok(Into::File(path.to_owned())),
             Ok(_) => {

@@ -7,7 +7,10 @@ mod ends;
 mod options;
 mod stream;
 
-use std::{ffi::OsString, io::Write, os::fd::OwnedFd, process::ExitCode, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell, ffi::OsString, future::Future, io::Write, os::fd::OwnedFd, process::ExitCode,
+    rc::Rc, time::Duration,
+};
 
 use block::{Access, Error, ErrorKind, Reactor, Result};
 use graph::{Copied, Copy, CopyOptions};
@@ -19,12 +22,10 @@ use options::{Asked, Mistake, Options, Progress};
 
 /// Runs it; `name` is what it is called.
 pub fn main(name: &str, words: Vec<OsString>) -> ExitCode {
+    crate::log::init(0);
     let options = match options::parse(name, words) {
         Ok(Asked::Options(options)) => options,
-        Ok(Asked::Text(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
+        Ok(Asked::Text(text)) => return tools::print(name, &text),
         Err(Mistake::Usage(text)) => {
             if let Some(text) = text {
                 eprintln!("{name}: {text}");
@@ -61,14 +62,16 @@ fn copy(name: &str, options: &Options) -> Result<()> {
             name,
             options,
             reactor: &reactor,
-            signals,
+            ahead: 1,
+            current: RefCell::default(),
             meter: Meter {
                 bar: options.progress == Progress::Bar,
                 lines,
                 told: None,
             },
         };
-        run.copy(from, into).await
+        let stop = stream::first_signal(&reactor, &signals);
+        run.unless_stopped(from, into, stop).await
     })
 }
 
@@ -76,14 +79,49 @@ struct Run<'a> {
     name: &'a str,
     options: &'a Options,
     reactor: &'a Reactor,
-    signals: Signals,
+    /// Pieces on their way at a time, unless told.
+    ahead: u64,
+    /// For whoever stops it.
+    current: RefCell<Option<Rc<Copy>>>,
     meter: Meter,
 }
 
+/// How long what is on its way gets when the copy is told to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many pieces are worth having on their way. Those that have been read from a near disk before
+/// they can be written only fall out of the processor's cache; a far disk takes its time.
+fn ahead(near_source: bool, near_destination: bool) -> u64 {
+    match (near_source, near_destination) {
+        (true, true) => 4,
+        (true, false) => 16,
+        (false, _) => 64,
+    }
+}
+
 impl Run<'_> {
+    async fn unless_stopped(
+        &mut self,
+        from: From,
+        into: Into,
+        stop: impl Future<Output = ()>,
+    ) -> Result<()> {
+        if let Some(done) = stream::either(self.copy(from, into), stop).await {
+            return done;
+        }
+        if let Some(copy) = self.current.take() {
+            copy.stop();
+            // That it did not reach the end is what it says.
+            let _ = stream::either(copy.finish(), self.reactor.sleep(PATIENCE)).await;
+            self.tell_incomplete(&copy);
+        }
+        Err(Error::new(ErrorKind::Gone, "the copy was stopped"))
+    }
+
     async fn copy(&mut self, from: From, into: Into) -> Result<()> {
         match (from, into) {
             (From::Disk(source), into) => {
+                self.ahead = ahead(source.is_near(), into.is_near());
                 let (started, source) = source.into_parts();
                 let disk = Disk::open(self.reactor, source, "", Access::ReadOnly).await?;
                 let copied = self.disk_into(&disk, into).await;
@@ -143,34 +181,28 @@ impl Run<'_> {
         let copy =
             Copy::start(self.reactor, source.device(), destination, options).map_err(what)?;
         let copy = Rc::new(copy);
-        let interrupted = stream::first_signal(self.reactor, &self.signals);
-        let finished = self.meter.watch(self.reactor, &copy);
-        let copied = stream::either(finished, interrupted).await;
-        let copied = match copied {
-            Some(copied) => copied,
-            None => {
-                copy.stop();
-                copy.finish().await
-            }
-        };
-        match copied {
+        *self.current.borrow_mut() = into.is_some().then(|| copy.clone());
+        match self.meter.watch(self.reactor, &copy).await {
             Ok(copied) => {
                 self.told(copied);
                 Ok(())
             }
             Err(error) => {
-                let (done, size) = copy.progress();
                 if into.is_some() {
-                    eprintln!(
-                        "{}: {done} of {size} bytes were copied; the destination is complete up to \
-                         byte {}",
-                        self.name,
-                        copy.complete_up_to()
-                    );
+                    self.tell_incomplete(&copy);
                 }
                 Err(error)
             }
         }
+    }
+
+    fn tell_incomplete(&self, copy: &Copy) {
+        let (done, size) = copy.progress();
+        eprintln!(
+            "{}: {done} of {size} bytes were copied; the destination is complete up to byte {}",
+            self.name,
+            copy.complete_up_to()
+        );
     }
 
     fn copy_options(&self, source: &Disk, into: Option<&Disk>, fresh: bool) -> CopyOptions {
@@ -202,7 +234,10 @@ impl Run<'_> {
             return 1;
         }
         let by_size = (self.options.queue_size / self.options.request_size).max(1);
-        let by_number = u64::from(self.options.requests) * u64::from(connections);
+        let by_number = match self.options.requests {
+            Some(each) => u64::from(each) * u64::from(connections),
+            None => self.ahead,
+        };
         by_number.min(by_size) as usize
     }
 

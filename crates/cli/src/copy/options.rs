@@ -83,8 +83,8 @@ pub struct Options {
     /// Bytes on their way at a time.
     pub queue_size: u64,
     pub request_size: u64,
-    /// For each connection.
-    pub requests: u32,
+    /// For each connection, if that was said.
+    pub requests: Option<u32>,
     /// `None`: zeroes are not looked for; `Some(None)`: as the destination prefers.
     pub sparse: Option<Option<u64>>,
     pub synchronous: bool,
@@ -153,7 +153,7 @@ impl Default for Given {
                 progress: Progress::Off,
                 queue_size: 16 << 20,
                 request_size: 256 << 10,
-                requests: 64,
+                requests: None,
                 sparse: Some(None),
                 synchronous: false,
                 verbose: false,
@@ -191,7 +191,7 @@ impl Given {
                     "within 4096-33554432",
                 )?;
             }
-            Opt::Requests => options.requests = number("requests", value, 1, 1 << 16)?,
+            Opt::Requests => options.requests = Some(number("requests", value, 1, 1 << 16)?),
             Opt::Sparse if value == "0" => options.sparse = None,
             Opt::Sparse => {
                 let most = u64::from(u32::MAX);
@@ -305,10 +305,8 @@ mod tests {
     #[test]
     fn options_are_nbdcopys() {
         let plain = asked(&["a", "null:"]).unwrap();
-        assert_eq!(
-            (plain.connections, plain.requests, plain.request_size),
-            (4, 64, 256 << 10)
-        );
+        assert_eq!((plain.connections, plain.requests), (4, None));
+        assert_eq!(plain.request_size, 256 << 10);
         assert_eq!(plain.destination, Place::Word("null:".into()));
         let words = [
             "-C2",
@@ -321,10 +319,8 @@ mod tests {
             "b",
         ];
         let some = asked(&words).unwrap();
-        assert_eq!(
-            (some.connections, some.requests, some.request_size),
-            (2, 8, 1 << 20)
-        );
+        assert_eq!((some.connections, some.requests), (2, Some(8)));
+        assert_eq!(some.request_size, 1 << 20);
         assert_eq!((some.sparse, some.progress), (None, Progress::Bar));
         let lines = asked(&["--progress=3", "a", "b", "--target-is-zero"]).unwrap();
         assert_eq!(lines.progress, Progress::Lines(3));

@@ -32,9 +32,10 @@ const NO: u8 = 2;
 
 /// Runs it; `name` is what it is called.
 pub fn main(name: &str, words: Vec<OsString>) -> ExitCode {
+    crate::log::init(0);
     let options = match options::parse(name, words) {
         Ok(Asked::Options(options)) => options,
-        Ok(Asked::Text(text)) => return print(name, &text),
+        Ok(Asked::Text(text)) => return tools::print(name, &text),
         Err(mistake) => {
             match mistake {
                 Mistake::Usage(text) => {
@@ -49,7 +50,7 @@ pub fn main(name: &str, words: Vec<OsString>) -> ExitCode {
         }
     };
     match answer(&options) {
-        Ok(Answer::Text(text)) => print(name, &text),
+        Ok(Answer::Text(text)) => tools::print(name, &text),
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(NO),
         Err(error) => {
@@ -58,17 +59,6 @@ pub fn main(name: &str, words: Vec<OsString>) -> ExitCode {
                 eprintln!("{name}: suggestion: to list all exports on the server, use --list");
             }
             failed
-        }
-    }
-}
-
-fn print(name: &str, text: &str) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{name}: cannot write: {error}");
-            ExitCode::FAILURE
         }
     }
 }

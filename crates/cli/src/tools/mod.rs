@@ -4,7 +4,7 @@
 mod disk;
 mod server;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, io::Write, process::ExitCode};
 
 use block::{Error, Reactor, Result};
 use reactor::{Loop, Options};
@@ -28,6 +28,18 @@ pub fn run<T, F: Future<Output = Result<T>>>(job: impl FnOnce(Reactor) -> F) -> 
     let done = made.block_on(job(reactor));
     made.close(std::time::Duration::from_secs(5));
     done
+}
+
+/// Prints what was asked for.
+pub fn print(name: &str, text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Tells an error, in the way of these tools.

@@ -22,3 +22,4 @@ mod raw;
 mod sources;
 mod tls;
 mod upstream;
+mod vsock;

@@ -338,3 +338,6 @@ fn iov(bytes: Segments) -> Iov {
         Err(many) => Iov::gather(&many),
     }
 }
+
+#[cfg(test)]
+mod tests;
