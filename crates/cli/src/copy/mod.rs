@@ -18,25 +18,15 @@ use reactor::process::{self, Signals};
 
 use crate::tools::{self, Disk, human};
 use ends::{From, Into};
-use options::{Asked, Mistake, Options, Progress};
+use options::{Options, Progress};
 
 /// Runs it; `name` is what it is called.
 pub fn main(name: &str, words: Vec<OsString>) -> ExitCode {
     crate::log::init(0);
-    let options = match options::parse(name, words) {
-        Ok(Asked::Options(options)) => options,
-        Ok(Asked::Text(text)) => return tools::print(name, &text),
-        Err(Mistake::Usage(text)) => {
-            if let Some(text) = text {
-                eprintln!("{name}: {text}");
-            }
-            eprint!("{}", options::usage(name));
-            return ExitCode::FAILURE;
-        }
-        Err(Mistake::Plain(text)) => {
-            eprintln!("{name}: {text}");
-            return ExitCode::FAILURE;
-        }
+    let asked = options::parse(name, words);
+    let options = match tools::understood(name, options::usage, asked) {
+        Ok(options) => options,
+        Err(status) => return status,
     };
     match copy(name, &options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use crate::{
     getopt::{self, Item, Spelling},
-    tools::{LIBNBD, Place, take_places},
+    tools::{Asked, Mistake, Place, listed, take_places, version},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,46 +93,27 @@ pub struct Options {
     pub destination: Place,
 }
 
-/// What a command line comes to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// A copy.
-    Options(Box<Options>),
-    /// Text to print.
-    Text(String),
-}
-
-/// What is wrong with a command line.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Mistake {
-    /// Told, and the usage behind it.
-    Usage(Option<String>),
-    /// Told.
-    Plain(String),
-}
-
 /// Understands the words behind the program's name.
 ///
 /// # Errors
 /// What nbdcopy says.
-pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked, Mistake> {
+pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked<Options>, Mistake> {
     let mut given = Given::default();
     for item in getopt::parse(words, SPELLINGS).map_err(|text| Mistake::Usage(Some(text)))? {
         match item {
             Item::Word(word) => given.words.push(word),
             Item::Option(Opt::Help, _) => return Ok(Asked::Text(usage(name))),
-            Item::Option(Opt::Version, _) => {
-                let text = format!("{name} {LIBNBD}\nlibnbd {LIBNBD}\n");
-                return Ok(Asked::Text(text));
+            Item::Option(Opt::Version, _) => return Ok(Asked::Text(version(name))),
+            Item::Option(Opt::LongOptions, _) => {
+                return Ok(Asked::Text(listed(SPELLINGS, is_hidden, true)));
             }
-            Item::Option(Opt::LongOptions, _) => return Ok(Asked::Text(listed(|len| len > 1))),
-            Item::Option(Opt::ShortOptions, _) => return Ok(Asked::Text(listed(|len| len == 1))),
+            Item::Option(Opt::ShortOptions, _) => {
+                return Ok(Asked::Text(listed(SPELLINGS, is_hidden, false)));
+            }
             Item::Option(opt, value) => given.take(opt, &value).map_err(Mistake::Plain)?,
         }
     }
-    given
-        .finish()
-        .map(|options| Asked::Options(Box::new(options)))
+    given.finish().map(Asked::Options)
 }
 
 struct Given {
@@ -260,16 +241,8 @@ fn power(name: &str, value: &OsStr, least: u64, most: u64, bounds: &str) -> Resu
     }
 }
 
-fn listed(wanted: impl Fn(usize) -> bool) -> String {
-    SPELLINGS
-        .iter()
-        .filter(|known| !matches!(known.means, Opt::ShortOptions | Opt::LongOptions))
-        .filter(|known| wanted(known.name.len()))
-        .map(|known| match known.name.len() {
-            1 => format!("-{}\n", known.name),
-            _ => format!("--{}\n", known.name),
-        })
-        .collect()
+fn is_hidden(opt: Opt) -> bool {
+    matches!(opt, Opt::ShortOptions | Opt::LongOptions)
 }
 
 /// How the program is used.
@@ -295,7 +268,7 @@ mod tests {
 
     fn asked(words: &[&str]) -> Result<Options, String> {
         match parse("nbdcopy", words.iter().map(OsString::from).collect()) {
-            Ok(Asked::Options(options)) => Ok(*options),
+            Ok(Asked::Options(options)) => Ok(options),
             Ok(Asked::Text(text)) => Err(text),
             Err(Mistake::Usage(text)) => Err(format!("usage: {}", text.unwrap_or_default())),
             Err(Mistake::Plain(text)) => Err(text),

@@ -22,7 +22,7 @@ use sources::nbd::{NbdConfig, Upstream};
 
 use crate::tools::{self, Disk, Place, Started};
 use export::{Export, server_json, server_text};
-use options::{Asked, Mistake, Options, Question};
+use options::{Options, Question};
 
 /// Bytes at the start of an export that say what is in it.
 const START: u64 = 8 << 10;
@@ -33,21 +33,10 @@ const NO: u8 = 2;
 /// Runs it; `name` is what it is called.
 pub fn main(name: &str, words: Vec<OsString>) -> ExitCode {
     crate::log::init(0);
-    let options = match options::parse(name, words) {
-        Ok(Asked::Options(options)) => options,
-        Ok(Asked::Text(text)) => return tools::print(name, &text),
-        Err(mistake) => {
-            match mistake {
-                Mistake::Usage(text) => {
-                    if let Some(text) = text {
-                        eprintln!("{name}: {text}");
-                    }
-                    eprint!("{}", options::usage(name));
-                }
-                Mistake::Plain(text) => eprintln!("{name}: {text}"),
-            }
-            return ExitCode::FAILURE;
-        }
+    let asked = options::parse(name, words);
+    let options = match tools::understood(name, options::usage, asked) {
+        Ok(options) => options,
+        Err(status) => return status,
     };
     match answer(&options) {
         Ok(Answer::Text(text)) => tools::print(name, &text),

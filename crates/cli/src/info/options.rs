@@ -5,7 +5,7 @@ use std::{ffi::OsString, io::IsTerminal};
 use super::export::Ability;
 use crate::{
     getopt::{self, Item, Spelling},
-    tools::{Place, take_places},
+    tools::{Asked, Mistake, Place, listed, take_places, version},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,29 +113,11 @@ pub struct Options {
     pub place: Place,
 }
 
-/// What a command line comes to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// A question about a server.
-    Options(Options),
-    /// Text to print.
-    Text(String),
-}
-
-/// What is wrong with a command line.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Mistake {
-    /// Told, and the usage behind it.
-    Usage(Option<String>),
-    /// Told.
-    Plain(String),
-}
-
 /// Understands the words behind the program's name.
 ///
 /// # Errors
 /// What nbdinfo says.
-pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked, Mistake> {
+pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked<Options>, Mistake> {
     let mut given = Given::default();
     for item in getopt::parse(words, SPELLINGS).map_err(|text| Mistake::Usage(Some(text)))? {
         match item {
@@ -164,12 +146,9 @@ impl Given {
     fn take(&mut self, name: &str, opt: Opt, value: &OsString) -> Result<Option<String>, Mistake> {
         match opt {
             Opt::Help => return Ok(Some(usage(name))),
-            Opt::Version => {
-                let libnbd = crate::tools::LIBNBD;
-                return Ok(Some(format!("{name} {libnbd}\nlibnbd {libnbd}\n")));
-            }
-            Opt::ShortOptions => return Ok(Some("-L\n-V\n".into())),
-            Opt::LongOptions => return Ok(Some(long_options())),
+            Opt::Version => return Ok(Some(version(name))),
+            Opt::ShortOptions => return Ok(Some(listed(SPELLINGS, is_hidden, false))),
+            Opt::LongOptions => return Ok(Some(listed(SPELLINGS, is_hidden, true))),
             Opt::Can | Opt::Cannot => {
                 let asked = value.to_string_lossy();
                 let ability = Ability::named(&asked).ok_or_else(|| {
@@ -236,16 +215,8 @@ impl Given {
     }
 }
 
-fn long_options() -> String {
-    let listed = SPELLINGS
-        .iter()
-        .filter(|known| !matches!(known.means, Opt::ShortOptions | Opt::LongOptions));
-    listed
-        .map(|known| match known.name.len() {
-            1 => format!("-{}\n", known.name),
-            _ => format!("--{}\n", known.name),
-        })
-        .collect()
+fn is_hidden(opt: Opt) -> bool {
+    matches!(opt, Opt::ShortOptions | Opt::LongOptions)
 }
 
 /// How the program is used.

@@ -3,6 +3,7 @@
 
 mod disk;
 mod server;
+mod words;
 
 use std::{future::Future, io::Write, process::ExitCode};
 
@@ -11,11 +12,9 @@ use reactor::{Loop, Options};
 
 pub use disk::Disk;
 pub use server::{Place, Started, take_places};
+pub use words::{Asked, Mistake, listed, understood, version};
 
 use crate::report::one_line;
-
-/// The version of the tools that are replaced: what scripts ask for.
-pub const LIBNBD: &str = "1.24.4";
 
 /// Runs this on an event loop of its own, to its end.
 ///
