@@ -60,9 +60,8 @@ const QUESTIONS: &[&[&str]] = &[
     &["--can", "connect"],
     &["--can", "multi-conn"],
     &["--is", "read-only"],
-    &["--has", "structured-reply"],
+    &["--can", "structured-reply"],
     &["--can", "write"],
-    &["--color"],
 ];
 
 #[test]
