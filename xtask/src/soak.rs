@@ -84,11 +84,12 @@ fn connections(
     count: u64,
     checks: &mut Checks,
 ) -> Result<(), String> {
-    let number = count.to_string();
+    let (number, files) = (count.to_string(), open_files(server));
     // One round before, so that pools and tables have grown, and what they keep is no leak.
     let crowd = Crowd::gather(load(world, server, &["idle", "--count", &number]))?;
     crowd.leave()?;
-    let (before, files) = (settled_memory(server), open_files(server));
+    open_files_down_to(server, files);
+    let before = settled_memory(server);
     let crowd = Crowd::gather(load(world, server, &["idle", "--count", &number]))?;
     let (during, ticks) = (settled_memory(server), cpu_ticks(server.pid()));
     std::thread::sleep(Duration::from_secs(5));
