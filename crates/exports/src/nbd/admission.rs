@@ -1,9 +1,9 @@
 //! What newcomers may take from those who are served.
 //!
 //! To accept a connection and to haggle costs much more than a request, and anybody may make us do
-//! it. So while a loop serves requests, all its handshakes together get a tenth of its time, in
-//! turn, and connections that are not accepted yet wait in the kernel. A loop that serves nobody
-//! gives newcomers all it has.
+//! it. So while a loop serves the requests of others, all its handshakes together get a tenth of its
+//! time, in turn, and connections that are not accepted yet wait in the kernel. A loop whose clients
+//! ask for nothing, or that has none, gives newcomers all it has.
 
 use std::{
     cell::{Cell, RefCell},
@@ -31,7 +31,7 @@ const WHOLE: u64 = 3;
 /// The least that a step is reckoned as, in nanoseconds.
 const LEAST: u64 = 10_000;
 
-/// A loop that has served nothing for so long is not busy.
+/// A loop whose clients have asked for nothing for so long is not busy.
 const BUSY: Duration = Duration::from_millis(100);
 
 /// How often a busy loop looks whether newcomers may go on.
@@ -46,10 +46,21 @@ pub(super) struct Admission {
     at: Cell<Tick>,
     /// Requests of the loop at the time, and when there was last another one.
     requests: Cell<u64>,
+    /// Connections behind their handshake.
+    served: Cell<usize>,
     busy_at: Cell<Option<Tick>>,
     queue: RefCell<VecDeque<(Rc<Ticket>, Waker)>>,
     /// Somebody looks after the queue.
     tended: Cell<bool>,
+}
+
+/// A client that is served. See [`Admission::serve`].
+pub(super) struct Served(Rc<Admission>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.served.set(self.0.served.get() - 1);
+    }
 }
 
 /// A newcomer's place.
@@ -78,6 +89,12 @@ impl Admission {
             reactor.keep(key, new.clone());
             new
         })
+    }
+
+    /// A client is no newcomer any more, until this is dropped.
+    pub fn serve(self: &Rc<Self>) -> Served {
+        self.served.set(self.served.get() + 1);
+        Served(self.clone())
     }
 
     /// Does what a newcomer wants, in steps that take no more than their share.
@@ -136,7 +153,8 @@ impl Admission {
         }
         let theirs = now.since(self.at.replace(now)).as_nanos() as u64 / PARTS;
         self.ahead.set(self.ahead.get().saturating_sub(theirs));
-        if self.busy_at.get().is_none_or(|at| now.since(at) > BUSY) {
+        let quiet = self.busy_at.get().is_none_or(|at| now.since(at) > BUSY);
+        if quiet || self.served.get() == 0 {
             self.busy_at.set(None);
             self.ahead.set(0);
         }
@@ -216,7 +234,9 @@ mod tests {
         let made = SimLoop::new(1);
         let reactor = made.reactor().clone();
         let own = reactor.clone();
+        let served = Admission::of(&reactor).serve();
         reactor.spawn(async move {
+            let _served = served;
             for _ in 0..20_000 {
                 drop(own.request(Op::Flush, 0, 0));
                 own.sleep(Duration::from_micros(50)).await;
@@ -244,11 +264,20 @@ mod tests {
     fn a_loop_that_is_busy_no_more_lets_in_all_who_wait() {
         let made = SimLoop::new(1);
         let reactor = made.reactor().clone();
+        let served = Admission::of(&reactor).serve();
         drop(reactor.request(Op::Flush, 0, 0));
         let book = newcomers(&reactor, 5_000);
         made.block_on(reactor.sleep(BUSY / 2));
         assert!(book.done.borrow().len() < 1000);
         made.block_on(reactor.sleep(BUSY));
+        assert_eq!(book.done.borrow().len(), 5_000);
+        // The same when the only one who asked has left.
+        drop(reactor.request(Op::Flush, 0, 0));
+        let book = newcomers(&reactor, 5_000);
+        made.block_on(reactor.sleep(LOOK));
+        assert!(book.done.borrow().len() < 1000);
+        drop(served);
+        made.block_on(reactor.sleep(LOOK * 2));
         assert_eq!(book.done.borrow().len(), 5_000);
     }
 }

@@ -89,7 +89,9 @@ impl<'a> Session<'a> {
             transport,
             buf,
         } = haggled;
+        let served = admission.serve();
         self.transmit(transport, &device, negotiated, buf).await;
+        drop(served);
         if let Err(error) = device.close(self.reactor).await {
             tracing::warn!(
                 "client {}: closing its device: {}",
