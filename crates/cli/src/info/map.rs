@@ -111,6 +111,9 @@ pub fn totals_text(context: &str, totals: &BTreeMap<u64, u64>, size: u64) -> Str
 
 /// The same in JSON.
 pub fn totals_json(context: &str, totals: &BTreeMap<u64, u64>, size: u64) -> String {
+    if totals.is_empty() {
+        return "[]\n".into();
+    }
     let items: Vec<String> = totals
         .iter()
         .map(|(&kind, &sum)| {
@@ -137,10 +140,7 @@ fn described(context: &str, kind: u64) -> String {
 }
 
 fn list(items: &[String]) -> String {
-    match items.is_empty() {
-        true => "[\n]\n".into(),
-        false => format!("[\n{}\n]\n", items.join(",\n")),
-    }
+    format!("[\n{}\n]\n", items.join(",\n"))
 }
 
 /// What a state of a context means.
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(totals_json(BASE, &sums, 1 << 20), expected);
         assert_eq!(
             (text(BASE, &[]).as_str(), json(BASE, &[]).as_str()),
-            ("", "[\n]\n")
+            ("", "[\n\n]\n")
         );
     }
 
