@@ -43,37 +43,13 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// nbdkit's command line: what 'blkit nbdkit --help' lists
     #[command(disable_help_flag = true)]
-    Nbdkit {
-        /// Options, plugin and parameters, as nbdkit takes them
-        #[arg(
-            value_name = "WORD",
-            trailing_var_arg = true,
-            allow_hyphen_values = true
-        )]
-        words: Vec<OsString>,
-    },
+    Nbdkit(ToolArgs),
     /// Tell about a server and its exports, as nbdinfo does: what 'blkit info --help' lists
     #[command(disable_help_flag = true)]
-    Info {
-        /// Options, and the URI or [ COMMAND ARGS ... ]
-        #[arg(
-            value_name = "WORD",
-            trailing_var_arg = true,
-            allow_hyphen_values = true
-        )]
-        words: Vec<OsString>,
-    },
+    Info(ToolArgs),
     /// Copy a disk to another, as nbdcopy does: what 'blkit copy --help' lists
     #[command(disable_help_flag = true)]
-    Copy {
-        /// Options, source and destination
-        #[arg(
-            value_name = "WORD",
-            trailing_var_arg = true,
-            allow_hyphen_values = true
-        )]
-        words: Vec<OsString>,
-    },
+    Copy(ToolArgs),
     /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit,
     /// nbdinfo, nbdcopy
     Link {
@@ -90,6 +66,18 @@ pub enum Command {
         /// A command, a source or a filter
         topic: Option<String>,
     },
+}
+
+/// The words of a tool that reads its command line itself.
+#[derive(Args, Debug)]
+pub struct ToolArgs {
+    /// Options and the rest, as that tool takes them
+    #[arg(
+        value_name = "WORD",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub words: Vec<OsString>,
 }
 
 /// What to serve, to whom and how.

@@ -70,7 +70,7 @@ fn personality(words: &[OsString], known: &str, ours: &str) -> Option<(String, V
 fn run(cli: Cli) -> block::Result<ExitCode> {
     let is_tool = matches!(
         cli.command,
-        Command::Nbdkit { .. } | Command::Info { .. } | Command::Copy { .. }
+        Command::Nbdkit(_) | Command::Info(_) | Command::Copy(_)
     );
     if !is_tool {
         log::init(cli.verbose);
@@ -78,9 +78,9 @@ fn run(cli: Cli) -> block::Result<ExitCode> {
     let registry = graph::Registry::standard();
     match cli.command {
         Command::Serve(options) => serve::serve(&registry, &options),
-        Command::Nbdkit { words } => Ok(nbdkit::main(words)),
-        Command::Info { words } => Ok(info::main("blkit info", words)),
-        Command::Copy { words } => Ok(copy::main("blkit copy", words)),
+        Command::Nbdkit(tool) => Ok(nbdkit::main(tool.words)),
+        Command::Info(tool) => Ok(info::main("blkit info", tool.words)),
+        Command::Copy(tool) => Ok(copy::main("blkit copy", tool.words)),
         Command::Link { directory } => link::link(&directory),
         Command::Sources => topics::print(&topics::sources(&registry)),
         Command::Filters => topics::print(&topics::filters(&registry)),

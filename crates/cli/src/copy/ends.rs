@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileTypeExt,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -21,6 +21,29 @@ pub enum From {
     Disk(End),
     /// Standard input.
     Stream,
+}
+
+/// Refuses to copy a file to itself, which would make it empty first.
+///
+/// # Errors
+/// Both are the same file.
+pub fn differ(source: &Place, destination: &Place) -> Result<()> {
+    let found = |place: &Place, stream: &str| match place {
+        Place::Word(word) if word == "-" => std::fs::metadata(stream).ok(),
+        Place::Word(word) if uri_of(word).is_none() => std::fs::metadata(word).ok(),
+        Place::Word(_) | Place::Command(_) => None,
+    };
+    let from = found(source, "/proc/self/fd/0");
+    let into = found(destination, "/proc/self/fd/1");
+    let (Some(from), Some(into)) = (from, into) else {
+        return Ok(());
+    };
+    let kept = from.is_file() || from.file_type().is_block_device();
+    if kept && (from.dev(), from.ino()) == (into.dev(), into.ino()) {
+        let what = "source and destination are the same file";
+        return Err(Error::new(ErrorKind::Config, what));
+    }
+    Ok(())
 }
 
 /// What is copied into.

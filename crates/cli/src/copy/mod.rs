@@ -38,6 +38,7 @@ fn copy(name: &str, options: &Options) -> Result<()> {
     let cannot = |error| Error::io("cannot watch for signals", error);
     process::block_signals(process::TERMINATION).map_err(cannot)?;
     let signals = Signals::new(process::TERMINATION).map_err(cannot)?;
+    ends::differ(&options.source, &options.destination)?;
     let from = From::new(&options.source, options.connections)?;
     let into = Into::new(&options.destination, options.connections)?;
     let lines = match options.progress {
@@ -99,6 +100,9 @@ impl Run<'_> {
         if let Some(done) = stream::either(self.copy(from, into), stop).await {
             return done;
         }
+        if self.meter.bar {
+            eprintln!();
+        }
         if let Some(copy) = self.current.take() {
             copy.stop();
             // That it did not reach the end is what it says.
@@ -141,7 +145,8 @@ impl Run<'_> {
         self.tell("src", size, source.device().limits().preferred_block);
         let (started, disk, fresh) = match into {
             Into::Stream => {
-                let (request, requests) = (self.options.request_size, self.requests(1));
+                let request = self.options.request_size;
+                let requests = self.requests(request);
                 return stream::from_disk(self.reactor, source, request, requests).await;
             }
             Into::Nothing => return self.run(source, None, false).await,
@@ -206,7 +211,7 @@ impl Run<'_> {
             .min(block::MAX_TRANSFER.into());
         CopyOptions {
             request_size,
-            requests: self.requests(self.options.connections),
+            requests: self.requests(request_size),
             sparse: self
                 .options
                 .sparse
@@ -219,13 +224,14 @@ impl Run<'_> {
         }
     }
 
-    fn requests(&self, connections: u32) -> usize {
+    /// As many as fit the queue: a server may want them much larger than we do.
+    fn requests(&self, request_size: u64) -> usize {
         if self.options.synchronous {
             return 1;
         }
-        let by_size = (self.options.queue_size / self.options.request_size).max(1);
+        let by_size = (self.options.queue_size / request_size).max(1);
         let by_number = match self.options.requests {
-            Some(each) => u64::from(each) * u64::from(connections),
+            Some(each) => u64::from(each) * u64::from(self.options.connections),
             None => self.ahead,
         };
         by_number.min(by_size) as usize

@@ -31,17 +31,18 @@ pub async fn either<T>(one: impl Future<Output = T>, other: impl Future<Output =
 
 /// Waits until somebody wants this process to end.
 pub async fn first_signal(reactor: &Reactor, signals: &Signals) {
-    loop {
+    let failed = loop {
         match signals.take() {
             Ok(Some(_)) => return,
             Ok(None) => {}
-            // Without signals nobody can ask.
-            Err(_) => return std::future::pending().await,
+            Err(error) => break error,
         }
-        if Io::of(reactor).readable(signals.fd()).await.is_err() {
-            return std::future::pending().await;
+        if let Err(error) = Io::of(reactor).readable(signals.fd()).await {
+            break error;
         }
-    }
+    };
+    tracing::warn!("this copy cannot be stopped by a signal: {failed}");
+    std::future::pending().await
 }
 
 /// Runs this on a thread that may wait.

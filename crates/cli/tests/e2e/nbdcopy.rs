@@ -216,6 +216,50 @@ fn what_cannot_be_copied_is_told_before_the_first_byte() {
 }
 
 #[test]
+fn a_file_is_not_copied_to_itself() {
+    let place = Place::new();
+    fs::write(place.path("kept.img"), "kept").expect("writes");
+    std::os::unix::fs::symlink("kept.img", place.path("other.img")).expect("links");
+    let same = "source and destination are the same file";
+    for to in ["kept.img", "./kept.img", "other.img"] {
+        let told = nbdcopy(&place, &["kept.img", to]);
+        assert!(errors(&told).contains(same), "{}", errors(&told));
+    }
+    let input = fs::File::open(place.path("kept.img")).expect("opens");
+    let told = called(&place, "nbdcopy")
+        .args(["--", "-", "kept.img"])
+        .stdin(input)
+        .output()
+        .expect("runs");
+    assert!(errors(&told).contains(same), "{}", errors(&told));
+    assert_eq!(fs::read(place.path("kept.img")).expect("reads"), b"kept");
+}
+
+#[test]
+fn a_server_in_brackets_ends_with_a_tool_that_is_killed() {
+    let place = Place::new();
+    let blkit = env!("CARGO_BIN_EXE_blkit");
+    let mut command = called(&place, "nbdcopy");
+    command.args(["--synchronous", "--", "[", blkit, "nbdkit", "-P", "pid"]);
+    command.args(["--filter=delay", "pattern", "16M", "rdelay=2", "]", "null:"]);
+    let mut tool = command.spawn().expect("starts");
+    eventually("the server", || place.path("pid").exists());
+    std::thread::sleep(Duration::from_millis(200));
+    tool.kill().expect("kills");
+    tool.wait().expect("ends");
+    let pid = fs::read_to_string(place.path("pid")).expect("a number");
+    let process = std::path::Path::new("/proc").join(pid.trim());
+    eventually("its end", || !process.exists());
+    // Nobody was left who could have removed it.
+    for name in place.names() {
+        let path = place.path(&name);
+        if path.is_dir() && path.join("sock").exists() {
+            fs::remove_dir_all(path).expect("removes");
+        }
+    }
+}
+
+#[test]
 fn a_copy_that_is_cut_short_says_how_far_it_came() {
     let place = Place::new();
     disk(&place);
