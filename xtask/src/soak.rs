@@ -38,7 +38,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
     };
     let world = world(SIZE, tool::Profile::Release)?;
     let kind = if name == "hostile" {
-        stay_on_first_cpu()?;
+        process::pin(std::process::id(), "0")?;
         Disk::Memory
     } else {
         Disk::Null
@@ -294,12 +294,6 @@ fn crowd(world: &World, server: &Server, seconds: &str) -> Command {
     command.args(["-c", "1"]);
     command.arg(clients.get_program()).args(clients.get_args());
     command
-}
-
-/// Keeps this process, and what it starts, on the first CPU.
-fn stay_on_first_cpu() -> Result<(), String> {
-    let pid = std::process::id().to_string();
-    tool::output(Command::new("taskset").args(["-p", "-c", "0", &pid])).map(drop)
 }
 
 fn rate(told: &Value) -> f64 {

@@ -4,7 +4,7 @@
 pub const SMALL_BUFFER: usize = 8 << 10;
 
 /// Receive buffer of a busy connection, in bytes.
-const LARGE_BUFFER: usize = 256 << 10;
+const LARGE_BUFFER: usize = 512 << 10;
 
 /// What receives tell of the right size: a buffer grows while it is filled to the brim and shrinks
 /// when it is not, so an idle connection holds a small one.

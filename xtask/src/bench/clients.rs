@@ -30,9 +30,15 @@ pub struct Sample {
     pub memory: f64,
 }
 
+/// Where rows on one CPU run.
+const ONE_CPU: &str = "0";
+
 /// Runs a row's client against a server.
 pub fn measure(world: &World, server: &Server, row: &Row, seconds: f64) -> Result<Sample, String> {
     process::forget_peak(server.pid());
+    if row.one_cpu {
+        process::pin(server.pid(), ONE_CPU)?;
+    }
     let before = server.cpu();
     let mut sample = match row.client {
         Client::Load => load(world, server, row, seconds)?,
@@ -42,6 +48,9 @@ pub fn measure(world: &World, server: &Server, row: &Row, seconds: f64) -> Resul
     // A server's child for the connection may still be about to end.
     std::thread::sleep(std::time::Duration::from_millis(30));
     let used = server.cpu() - before;
+    if row.one_cpu {
+        process::pin(server.pid(), &process::all_cpus())?;
+    }
     let units = if row.is_bulk() {
         sample.done.bytes / (1 << 20) as f64
     } else {
@@ -114,7 +123,14 @@ struct Done {
 }
 
 fn load(world: &World, server: &Server, row: &Row, seconds: f64) -> Result<Run, String> {
-    let mut command = Command::new(&world.load);
+    let mut command = Command::new(if row.one_cpu {
+        "taskset".as_ref()
+    } else {
+        world.load.as_os_str()
+    });
+    if row.one_cpu {
+        command.args(["-c", ONE_CPU]).arg(&world.load);
+    }
     command.arg("run").args(server.place.load_words());
     command.args(["--export", server.kind.export()]);
     command.args(["--rw", if row.write { "write" } else { "read" }]);

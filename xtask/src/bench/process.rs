@@ -3,7 +3,9 @@
 //! A process's times include its threads that ended; those of children that ended are counted by
 //! their parent once it has waited for them. The resolution is a clock tick, 10 ms.
 
-use std::fs;
+use std::{fs, process::Command};
+
+use crate::tool;
 
 /// Ticks of a second; the same on all Linux systems.
 const TICKS: f64 = 100.0;
@@ -37,6 +39,24 @@ pub fn forget_peak(pid: u32) {
         // Only loses the separation of rows if the kernel refuses.
         let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
     }
+}
+
+/// Puts all threads of a process, and of all below it, on these CPUs (as taskset(1) names them).
+pub fn pin(pid: u32, cpus: &str) -> Result<(), String> {
+    for pid in tree(pid) {
+        let pid = pid.to_string();
+        tool::output(Command::new("taskset").args(["-a", "-p", "-c", cpus, &pid]))?;
+    }
+    Ok(())
+}
+
+/// The CPUs that this process may use, for [`pin`].
+pub fn all_cpus() -> String {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.unwrap_or("0").trim().to_owned()
 }
 
 fn memory(pid: u32) -> (u64, u64) {

@@ -149,7 +149,9 @@ impl Report {
             "## Method\n\n\
              Each figure is the median of {rounds} runs of {seconds} s; the servers take turns, in an \
              order that turns too. All run unpinned with their defaults; clients and servers share \
-             the cores, so a rate is what both together reach. Disks are {size} MiB; memory disks and \
+             the cores, so a rate is what both together reach. In the rows *on one CPU* server and \
+             client have the first CPU only: at depth 1 a wake of a sleeping CPU, dear in a virtual \
+             machine, would hide the rest, and where the kernel puts the two decides the row. Disks are {size} MiB; memory disks and \
              files are written from end to end before, files lie in the page cache whole; \
              qemu-nbd runs with `--cache=writeback --aio=io_uring`, nbd-server has a \
              process for each client.\n\n\

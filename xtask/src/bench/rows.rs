@@ -45,6 +45,8 @@ pub struct Row {
     pub connections: u32,
     /// The client asks for structured replies.
     pub structured: bool,
+    /// Server and client share the first CPU; else they run where the kernel puts them.
+    pub one_cpu: bool,
     /// Part of `--quick`.
     pub quick: bool,
 }
@@ -74,6 +76,9 @@ impl Row {
             } else {
                 ", simple replies"
             });
+        }
+        if self.one_cpu {
+            text.push_str(", on one CPU");
         }
         if self.client != Client::Load {
             text.push_str(&format!(", {}", self.client.name()));
@@ -114,6 +119,7 @@ fn row(disk: Disk, write: bool, block: u64, depth: u32) -> Row {
         connections: 1,
         // A null disk answers holes to those who take them: no comparison for reads.
         structured: disk != Disk::Null,
+        one_cpu: false,
         quick: false,
     }
 }
@@ -155,6 +161,10 @@ fn selection() -> Vec<Row> {
                 });
             }
             if disk != Disk::Tmpfs {
+                rows.push(Row {
+                    one_cpu: true,
+                    ..row(disk, write, 4 * KIB, 1)
+                });
                 rows.push(Row {
                     connections: 4,
                     ..row(disk, write, 4 * KIB, 32)

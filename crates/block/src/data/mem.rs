@@ -557,6 +557,8 @@ pub struct RecvBuf {
     chunk: Chunk,
     start: usize,
     end: usize,
+    /// Where the room ends: at the chunk's end, or before.
+    limit: usize,
 }
 
 impl RecvBuf {
@@ -564,6 +566,7 @@ impl RecvBuf {
     pub fn new(chunk: Chunk) -> RecvBuf {
         assert!(chunk.is_unique(), "a receive buffer owns its chunk");
         RecvBuf {
+            limit: chunk.capacity(),
             chunk,
             start: 0,
             end: 0,
@@ -608,7 +611,15 @@ impl RecvBuf {
     /// Room behind the received bytes, in bytes.
     #[inline]
     pub fn room(&self) -> usize {
-        self.chunk.capacity() - self.end
+        self.limit - self.end
+    }
+
+    /// Leaves so much room that the unconsumed bytes and what is received become `bytes` in all, or
+    /// as much as the chunk has. At least those that are there.
+    #[inline]
+    pub fn limit_to(&mut self, bytes: usize) {
+        let limit = self.start.saturating_add(bytes);
+        self.limit = limit.min(self.chunk.capacity()).max(self.end);
     }
 
     /// All the room the chunk has, used or not, in bytes.
@@ -645,7 +656,7 @@ impl RecvBuf {
     pub fn rewind(&mut self) -> bool {
         let can = self.start == self.end && self.chunk.is_unique();
         if can {
-            (self.start, self.end) = (0, 0);
+            (self.start, self.end, self.limit) = (0, 0, self.chunk.capacity());
         }
         can
     }

@@ -36,6 +36,9 @@ const READ_WINDOW: u64 = 1 << 20;
 /// size that is used again.
 const PIECE: usize = 1 << 20;
 
+/// Payloads of more bytes are received in memory of their own, shorter ones with what else comes.
+const BULK_PAYLOAD: usize = 128 << 10;
+
 /// The client is gone, or broke the rules: nothing it sent can be trusted.
 struct Lost;
 
@@ -45,6 +48,7 @@ pub(super) async fn run(conn: &Rc<Connection>, buf: RecvBuf) {
         conn,
         buf,
         large_payloads: false,
+        unit: 0,
         sizing: Sizing::default(),
         burst: 0,
     };
@@ -56,9 +60,10 @@ pub(super) async fn run(conn: &Rc<Connection>, buf: RecvBuf) {
 struct Reader<'a> {
     conn: &'a Rc<Connection>,
     buf: RecvBuf,
-    /// The last write did not fit the buffer: large ones are received in their own memory, so a
-    /// large buffer would only add a copy.
+    /// The last write had a large payload, so a large buffer would only add a copy.
     large_payloads: bool,
+    /// Bytes of the last request, payload and all: the next ones often have as many.
+    unit: usize,
     sizing: Sizing,
     /// Bytes of reads since completions had their chance.
     burst: u64,
@@ -77,6 +82,7 @@ impl Reader<'_> {
                     return Ok(());
                 }
                 self.buf.consume(len);
+                self.unit = len + header.payload as usize;
                 if self.one(&header).await? {
                     return Ok(());
                 }
@@ -281,7 +287,7 @@ impl Reader<'_> {
             self.large_payloads = false;
             return Ok(self.buf.take(len).into());
         }
-        self.large_payloads = len > SMALL_BUFFER;
+        self.large_payloads = len > BULK_PAYLOAD;
         let first = self.piece(len.min(PIECE)).await?;
         if len <= PIECE {
             return Ok(first);
@@ -334,6 +340,7 @@ impl Reader<'_> {
             false => self.sizing.wanted(capacity),
         };
         let rewound = self.buf.rewind();
+        self.buf.limit_to(usize::MAX);
         if wanted != capacity || (!rewound && self.buf.room() < LEAST_ROOM) {
             let left = self.buf.data().len();
             let copied = self
@@ -341,6 +348,16 @@ impl Reader<'_> {
                 .move_to(self.conn.reactor.chunk(wanted.max(left + LEAST_ROOM)));
             Copies::add(&self.conn.reactor.counters().bytes_copied, copied as u64);
             self.sizing.replaced();
+        }
+        self.end_with_a_request();
+    }
+
+    /// Lets the receive end where a request does, if they are all of one size: a payload that is
+    /// cut in two has to be put together.
+    fn end_with_a_request(&mut self) {
+        let most = self.buf.data().len() + self.buf.room();
+        if (1..=most).contains(&self.unit) {
+            self.buf.limit_to(most - most % self.unit);
         }
     }
 
