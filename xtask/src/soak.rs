@@ -14,7 +14,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    bench::{Disk, Kind, SIZE, Server, World, cpu_ticks, memory_kib, world},
+    bench::{Disk, Kind, SIZE, Server, World, cpu_ticks, memory_kib, pin, world},
     tool,
 };
 
@@ -38,7 +38,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
     };
     let world = world(SIZE, tool::Profile::Release)?;
     let kind = if name == "hostile" {
-        process::pin(std::process::id(), "0")?;
+        pin(std::process::id(), "0")?;
         Disk::Memory
     } else {
         Disk::Null

@@ -19,7 +19,7 @@ mod tls;
 use std::process::ExitCode;
 
 pub use nbd::world;
-pub use process::{cpu_ticks, memory_kib};
+pub use process::{cpu_ticks, memory_kib, pin};
 pub use servers::{Disk, Kind, SIZE, Server, World};
 
 const USAGE: &str = "\
