@@ -18,6 +18,10 @@ use crate::{
     tool,
 };
 
+/// Where hostile clients and the good one beside them run, and where the servers do.
+const CLIENTS_CPU: &str = "1";
+const SERVERS_CPU: &str = "0";
+
 const USAGE: &str = "\
 usage: cargo xtask soak connections [COUNT]   idle connections: memory and CPU (default 10000)
        cargo xtask soak connects [SECONDS]    1000 connects a second: no leak (default 10)
@@ -38,7 +42,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
     };
     let world = world(SIZE, tool::Profile::Release)?;
     let kind = if name == "hostile" {
-        pin(std::process::id(), "0")?;
+        pin(std::process::id(), CLIENTS_CPU)?;
         Disk::Memory
     } else {
         Disk::Null
@@ -196,6 +200,9 @@ fn hostile(
         println!("       no nbdkit to compare with: {error}");
         None
     });
+    for server in [Some(server), peer.as_ref()].into_iter().flatten() {
+        pin(server.pid(), SERVERS_CPU)?;
+    }
     let mut ours = Siege::new(server);
     let mut theirs = peer.as_ref().map(Siege::new);
     // In turns, because a machine is not the same from one second to the next.
@@ -285,13 +292,13 @@ impl<'a> Siege<'a> {
     }
 }
 
-/// 64 hostile clients, on a CPU of their own (the second): a server answers for what it lets them take from it,
-/// not for what the machine does.
+/// 64 hostile clients, of the lowest priority on the good client's CPU: a server answers for what it
+/// lets them take from it, not for what they take from others on the machine.
 fn crowd(world: &World, server: &Server, seconds: &str) -> Command {
     let words = ["hostile", "--count", "64", "--seconds", seconds];
     let clients = load(world, server, &words);
-    let mut command = Command::new("taskset");
-    command.args(["-c", "1"]);
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]);
     command.arg(clients.get_program()).args(clients.get_args());
     command
 }
