@@ -93,6 +93,7 @@ impl Wrong {
 /// What nbddiscard says, but for its words about unknown options.
 pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked<Options>, Wrong> {
     let mut options = Options::default();
+    let (mut length, mut offset) = (None, None);
     let mut others = Vec::new();
     for item in getopt::parse(words, SPELLINGS).map_err(|text| Wrong::usage(name, &text))? {
         match item {
@@ -110,8 +111,8 @@ pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked<Options>, Wrong> 
             Item::Option(Opt::Filter, value) => {
                 options.filters.push(value.to_string_lossy().into_owned());
             }
-            Item::Option(Opt::Length, value) => options.length = Some(size(&value)?),
-            Item::Option(Opt::Offset, value) => options.offset = size(&value)?,
+            Item::Option(Opt::Length, value) => length = Some(value),
+            Item::Option(Opt::Offset, value) => offset = Some(value),
             Item::Option(Opt::Quiet, _) => options.quiet = true,
             Item::Option(Opt::Verbose, _) => options.verbose = true,
             Item::Option(Opt::Yes, _) => options.yes = true,
@@ -123,6 +124,8 @@ pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked<Options>, Wrong> 
             "NBD-URI is required.  See --help or {name}(1) man page."
         )));
     }
+    options.length = length.map(|value| size(&value)).transpose()?;
+    options.offset = offset.map_or(Ok(0), |value| size(&value))?;
     options.places = take_places(others).map_err(|error| Wrong::usage(name, &error.to_string()))?;
     Ok(Asked::Options(options))
 }

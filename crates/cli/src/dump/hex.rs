@@ -1,4 +1,7 @@
 //! Lines of sixteen bytes, in hexadecimal and as text; lines that repeat are left out.
+//!
+//! As nbddump does it: zeroes that a dump begins with in the middle of a disk are left out too, as if
+//! more of them stood above; the first line of a disk and its last are told in any case.
 
 use std::io::{self, Write};
 
@@ -15,8 +18,8 @@ pub struct Hex<W> {
     at: u64,
     line: [u8; LINE],
     filled: usize,
-    /// The line above, told or left out.
-    last: Option<[u8; LINE]>,
+    /// The line above, told or left out; zeroes in front of the first.
+    last: [u8; LINE],
     /// Lines are being left out.
     squashing: bool,
     /// A line that ends here is told in any case: it is the disk's last.
@@ -33,7 +36,7 @@ impl<W: Write> Hex<W> {
             at,
             line: [0; LINE],
             filled: 0,
-            last: None,
+            last: [0; LINE],
             squashing: false,
             end,
             text: Vec::new(),
@@ -97,27 +100,28 @@ impl<W: Write> Hex<W> {
     }
 
     fn tell(&mut self) -> io::Result<()> {
-        let whole = self.filled == LINE;
-        let is_end = self.at.saturating_add(self.filled as u64) >= self.end;
-        if whole && self.last == Some(self.line) && !is_end {
-            self.filled = 0;
-            return self.leave_out(1);
+        let filled = std::mem::take(&mut self.filled);
+        // What a short line lacks counts as zeroes.
+        self.line[filled..].fill(0);
+        let begin = self.at;
+        self.at += filled as u64;
+        if self.line == self.last && begin > 0 && self.at < self.end {
+            return self.leave_out(0);
         }
         self.squashing = false;
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         match self.color {
-            true => colored(&mut text, self.at, &self.line[..self.filled]),
-            false => plain(&mut text, self.at, &self.line[..self.filled]),
+            true => colored(&mut text, begin, &self.line[..filled]),
+            false => plain(&mut text, begin, &self.line[..filled]),
         }
         self.out.write_all(&text)?;
         self.text = text;
-        self.last = whole.then_some(self.line);
-        self.at += self.filled as u64;
-        self.filled = 0;
+        self.last = self.line;
         Ok(())
     }
 
+    /// So many lines more are as the one above.
     fn leave_out(&mut self, lines: u64) -> io::Result<()> {
         self.at += lines * LINE as u64;
         if self.squashing {
@@ -183,9 +187,12 @@ fn colored(text: &mut Vec<u8>, at: u64, bytes: &[u8]) {
     text.extend("\u{2502}".bytes());
     for &byte in bytes {
         match byte {
-            b' ' => text.extend(b"\x1b[1;35m "),
-            byte if is_printable(byte) => {
+            byte if byte.is_ascii_alphanumeric() => {
                 text.extend(b"\x1b[1;31m");
+                text.push(byte);
+            }
+            byte if is_printable(byte) => {
+                text.extend(b"\x1b[1;35m");
                 text.push(byte);
             }
             _ => {
@@ -269,8 +276,12 @@ mod tests {
         let last = size - 16;
         assert_eq!(text, format!("0000000000: {ZERO}*\n{last:010x}: {ZERO}"));
         // Cut short, the end is not the disk's.
-        let text = told(0, size, |hex| hex.zeroes(48).unwrap());
-        assert_eq!(text, format!("0000000000: {ZERO}*\n"));
+        for len in [17, 48, 50] {
+            let text = told(0, size, |hex| hex.zeroes(len).unwrap());
+            assert_eq!(text, format!("0000000000: {ZERO}*\n"));
+        }
+        let text = told(5, size, |hex| hex.zeroes(48).unwrap());
+        assert_eq!(text, "*\n");
     }
 
     #[test]

@@ -94,35 +94,33 @@ fn a_part_of_any_source_is_told() {
         );
         let words = ["--skip=2M", "--limit=64", from];
         let told = text(&nbddump(&place, &words));
-        let lines: Vec<_> = told.lines().collect();
-        assert!(
-            lines[0].starts_with("0000200000: 00") && lines.len() == 3,
-            "{told}"
-        );
-        assert_eq!(format!("{}\n*\n", lines[1]), eights);
+        // Zeroes in front are left out, as if more stood above.
+        assert_eq!(told, format!("*\n{eights}"));
     }
     a.stop();
     let told = run(&mut place.blkit(&["dump", "-n", "17", "data", "(1 2 @256)*3"]));
     assert!(
-        told.starts_with("0000000000: 01 02 00") && told.ends_with("*\n") == false,
+        told.starts_with("0000000000: 01 02 00") && told.lines().count() == 2,
         "{told}"
     );
     let told = run(&mut place.blkit(&["dump", "memory", "1E"]));
-    let last = "\n*\n0ffffffffffffff0: 00 ".replace("0fff", "fff");
-    assert!(told.contains(&last) && told.lines().count() == 3, "{told}");
+    assert!(
+        told.contains("\n*\nffffffffffffff0: 00 ") && told.lines().count() == 3,
+        "{told}"
+    );
 }
 
 #[test]
 fn holes_are_never_read() {
     let place = Place::new();
-    place.sparse("disk.img", 1 << 50);
+    place.sparse("disk.img", 1 << 41);
     let file = fs::File::options().write(true).open(place.path("disk.img"));
     file.expect("opens")
-        .write_all_at(b"x", 1 << 49)
+        .write_all_at(b"x", 1 << 40)
         .expect("writes");
     let told = text(&nbddump(&place, &["disk.img"]));
-    assert!(told.contains("\n2000000000000: 78 00 "), "{told}");
-    assert_eq!(told.lines().count(), 7, "{told}");
+    assert!(told.contains("\n10000000000: 78 00 "), "{told}");
+    assert_eq!(told.lines().count(), 6, "{told}");
 }
 
 #[test]
