@@ -121,10 +121,6 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// For the request: what it does to these bytes, it does to the buffer's.
     pub fn memory(&self) -> SharedMem {
         SharedMem::of_shared(self.memory.clone(), 0, self.len)

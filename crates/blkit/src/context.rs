@@ -195,6 +195,16 @@ impl Context {
         Ok(promised)
     }
 
+    /// Runs this on the first thread.
+    #[cfg(test)]
+    pub(crate) fn run(&self, f: impl FnOnce() + Send + 'static) {
+        let live = lock(&self.0.live);
+        live.as_ref()
+            .expect("it is open")
+            .reactors
+            .run_on(0, |_| f());
+    }
+
     /// A disk is open.
     pub(crate) fn adopt(&self, port: &Arc<Port>) {
         if let Some(live) = &mut *lock(&self.0.live) {

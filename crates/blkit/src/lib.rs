@@ -46,6 +46,8 @@ mod handle;
 mod home;
 mod port;
 mod queue;
+#[cfg(test)]
+mod tests;
 mod types;
 mod wait;
 

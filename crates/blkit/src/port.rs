@@ -141,11 +141,13 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        // Nobody may be waiting.
-        let _ = self.to(Answer {
-            result: Err(Error::closed()),
-            payload: Payload::None,
-        });
+        if self.0.is_some() {
+            // Nobody may be waiting.
+            let _ = self.to(Answer {
+                result: Err(Error::closed()),
+                payload: Payload::None,
+            });
+        }
     }
 }
 
