@@ -27,11 +27,15 @@ pub struct Served {
 
 impl Served {
     pub fn new() -> Served {
+        Served::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Served {
         let disk = MemoryDisk::new(SIZE);
         let device: Arc<dyn Device> = disk.clone();
         let loops = Arc::new(Reactors::start(1, reactor::Options::default()).expect("a loop"));
         let source = DeviceSource::new(device);
-        let server = Server::new(source, TestHost::new(), Options::default());
+        let server = Server::new(source, TestHost::new(), options);
         let place = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(place.path().join("s")).expect("binds");
         let (accepting, inbox) = (server.clone(), loops.inbox(0).clone());
@@ -51,9 +55,12 @@ impl Served {
         }
     }
 
+    pub fn socket(&self) -> PathBuf {
+        self.place.path().join("s")
+    }
+
     pub fn uri(&self) -> String {
-        let path = self.place.path().join("s");
-        format!("nbd+unix:///?socket={}", path.display())
+        format!("nbd+unix:///?socket={}", self.socket().display())
     }
 }
 

@@ -36,13 +36,6 @@ fn what_cannot_be_opened_says_why() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
-#[cfg(not(feature = "tls"))]
-#[test]
-fn tls_has_to_be_built_in() {
-    let error = Disk::open("nbds://localhost").expect_err("not built in");
-    assert!(error.to_string().contains("TLS"), "{error}");
-}
-
 #[test]
 fn what_a_disk_cannot_do_is_refused() {
     let disk = Disk::builder("memory").arg("1M").open().expect("opens");

@@ -89,6 +89,33 @@ fn threads_that_end_leave_nothing_behind() {
     });
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn connections_may_be_encrypted() {
+    let place = tempfile::tempdir().expect("a directory");
+    let keys = place.path().join("keys.psk");
+    std::fs::write(&keys, "alice:00112233445566778899aabbccddeeff\n").expect("writes");
+    let config = tls::Config {
+        psk: Some(keys.clone()),
+        ..tls::Config::default()
+    };
+    let acceptor = tls::Acceptor::new(config).expect("a key");
+    let served = Served::with(exports::nbd::Options {
+        tls: exports::nbd::Tls::Require(std::sync::Arc::new(acceptor)),
+        ..Default::default()
+    });
+    Disk::open(&served.uri()).expect_err("in the clear");
+    let (socket, keys) = (served.socket(), keys.display());
+    let uri = format!(
+        "nbds+unix://alice@/?socket={}&tls-psk-file={keys}",
+        socket.display()
+    );
+    let disk = Disk::open(&uri).expect("opens");
+    disk.write_at(b"secret", 0).expect("writes");
+    disk.close().expect("closes");
+    assert_eq!(&served.disk.to_vec()[..6], b"secret");
+}
+
 #[test]
 fn nbdkit_is_a_server_too() {
     let place = tempfile::tempdir().expect("a directory");
