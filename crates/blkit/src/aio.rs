@@ -90,9 +90,9 @@ impl AsyncDisk {
         offset: u64,
         len: usize,
     ) -> impl Future<Output = Result<Buffer>> + Send + use<> {
-        let call = self.read_at(Buffer::new(len), offset);
+        let call = Buffer::try_new(len).map(|buffer| self.read_at(buffer, offset));
         async {
-            let (result, buffer) = call.await;
+            let (result, buffer) = call?.await;
             result.map(|()| buffer)
         }
     }

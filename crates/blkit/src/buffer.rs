@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use block::{OwnedBuf, SharedBuf, SharedMem};
+use block::{Errno, OwnedBuf, SharedBuf, SharedMem};
+
+use crate::error::{Error, Result};
 
 /// Bytes that a request takes along and brings back.
 ///
@@ -35,6 +37,16 @@ impl Buffer {
     pub fn new(len: usize) -> Buffer {
         let memory = OwnedBuf::zeroed(len).expect("memory for a buffer");
         Buffer { memory, len }
+    }
+
+    /// As [`Buffer::new`], for a length that nobody has looked at.
+    ///
+    /// # Errors
+    /// [`Exhausted`](crate::ErrorKind::Exhausted): there is not so much memory.
+    pub fn try_new(len: usize) -> Result<Buffer> {
+        let what = || Error::new(Errno::ENOMEM, format!("no memory for {len} bytes"));
+        let memory = OwnedBuf::zeroed(len).ok_or_else(what)?;
+        Ok(Buffer { memory, len })
     }
 
     /// So many bytes it can have.
@@ -156,6 +168,13 @@ mod tests {
         buffer.set_len(1);
         assert_eq!(buffer.into_vec(), b"h");
         assert!(Buffer::default().is_empty());
+    }
+
+    #[test]
+    fn too_much_memory_is_an_error() {
+        let error = Buffer::try_new(usize::MAX).expect_err("more than there is");
+        assert_eq!(error.kind(), crate::ErrorKind::Exhausted);
+        assert_eq!(Buffer::try_new(512).expect("little").len(), 512);
     }
 
     #[test]

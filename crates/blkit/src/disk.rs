@@ -206,7 +206,8 @@ impl Disk {
 
     /// Closes the disk, for all clones of it: waits for what is under way, flushes if it was changed,
     /// and gives back what it holds. Requests that come later fail
-    /// ([`Gone`](crate::ErrorKind::Gone)).
+    /// ([`Gone`](crate::ErrorKind::Gone)). It takes as long as the source does:
+    /// [`Context::close`](crate::Context::close) has a limit.
     ///
     /// # Errors
     /// What was written may be lost.

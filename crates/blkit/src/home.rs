@@ -169,8 +169,12 @@ impl Home {
     }
 
     fn take(self: &Rc<Self>, asked: Asked) {
+        let op = asked.op;
         if let Err(error) = self.check(&asked) {
-            return asked.refuse(error);
+            if asked.refuse(error.clone()).is_err() && op.modifies() {
+                self.port.note(error);
+            }
+            return;
         }
         if asked.op != Op::Flush {
             return self.submit(asked);

@@ -35,12 +35,20 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// Answers without having done anything.
-    pub fn refuse(self, error: Error) {
-        // Nobody may be waiting.
-        let _ = self.reply.send(Answer {
+    ///
+    /// # Errors
+    /// Nobody waits for it.
+    pub fn refuse(self, error: Error) -> Result<(), Answer> {
+        self.reply.send(Answer {
             result: Err(error),
             payload: self.payload,
-        });
+        })
+    }
+
+    /// Answers that the disk is closed.
+    fn close(self) {
+        // Nobody may be waiting.
+        let _ = self.refuse(Error::closed());
     }
 }
 
@@ -220,7 +228,7 @@ impl Port {
         let mut mail = lock(&self.mail);
         if mail.closed {
             drop(mail);
-            return asked.refuse(Error::closed());
+            return asked.close();
         }
         mail.asked.push(asked);
         wake(mail);
@@ -232,7 +240,7 @@ impl Port {
         if mail.closed {
             drop(mail);
             let all = asked.drain(..);
-            return all.for_each(|asked| asked.refuse(Error::closed()));
+            return all.for_each(Asked::close);
         }
         mail.asked.append(asked);
         wake(mail);
@@ -287,9 +295,7 @@ impl Port {
         let result = result.clone();
         drop(mail);
         drop(waker);
-        for asked in asked {
-            asked.refuse(Error::closed());
-        }
+        asked.into_iter().for_each(Asked::close);
         pay(closing, &result);
     }
 

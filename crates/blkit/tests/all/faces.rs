@@ -24,6 +24,18 @@ fn each(test: impl Fn(&str, &Disk)) {
 }
 
 #[test]
+fn faces_may_go_to_other_threads() {
+    fn is_free<T: Send + Sync + 'static>() {}
+    is_free::<Disk>();
+    is_free::<blkit::AsyncDisk>();
+    is_free::<blkit::Context>();
+    is_free::<blkit::Error>();
+    is_free::<Buffer>();
+    fn may_move<T: Send + 'static>() {}
+    may_move::<blkit::Queue>();
+}
+
+#[test]
 fn what_is_written_is_read() {
     each(|name, disk| {
         assert_eq!(disk.size(), SIZE, "{name}");
