@@ -8,7 +8,7 @@ use block::{
     Result, Source,
 };
 
-/// See the [module](self).
+/// A source that one program uses by itself, without clients.
 pub struct Disk {
     source: Arc<dyn Source>,
     device: Arc<dyn Device>,

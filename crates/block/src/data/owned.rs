@@ -11,7 +11,8 @@ use std::{
 
 use super::mem::SharedBuf;
 
-/// See the [module](self). Always the only reference to its memory, which is on the heap.
+/// A buffer that has one owner at a time: it is lent to a request, and comes back. Always the only
+/// reference to its memory, which is on the heap.
 pub struct OwnedBuf(Arc<SharedBuf>);
 
 impl OwnedBuf {
