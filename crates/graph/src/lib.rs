@@ -5,7 +5,7 @@
 //! threads come with [`block::Source::ready`] and `start`, so that a process can fork and drop
 //! privileges in between.
 //!
-//! [`Disk`] opens one for a program that uses it by itself; [`Copy`] copies one to another.
+//! [`Disk`] opens one for a program that uses it by itself; [`struct@Copy`] copies one to another.
 //!
 //! [`HostServices`] is what sources and filters get from the process they live in.
 //!
