@@ -50,8 +50,11 @@ pub enum Command {
     /// Copy a disk to another, as nbdcopy does: what 'blkit copy --help' lists
     #[command(disable_help_flag = true)]
     Copy(ToolArgs),
+    /// Mount a disk as a file, as nbdfuse does: what 'blkit mount --help' lists
+    #[command(disable_help_flag = true)]
+    Mount(ToolArgs),
     /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit,
-    /// nbdinfo, nbdcopy
+    /// nbdinfo, nbdcopy, nbdfuse
     Link {
         /// The directory; it must exist
         #[arg(value_name = "DIR")]

@@ -2,7 +2,7 @@
 //!
 //! Thin on purpose: the command line is read here, the graph is built by `graph`, clients are
 //! served by `exports`. What is this program's own is the life of the process (`life`, for the
-//! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`), the help made from
+//! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`, `mount`), the help made from
 //! the nodes' schemas (`topics`), and the way errors are told (`report`).
 //!
 //! Exit status: 0 after a clean stop, 1 for any error, that of the command with `serve --run`.
@@ -17,6 +17,7 @@ mod info;
 mod life;
 mod link;
 mod log;
+mod mount;
 mod nbdkit;
 mod parameters;
 mod report;
@@ -32,10 +33,11 @@ use args::{Cli, Command};
 type Tool = fn(&str, Vec<OsString>) -> ExitCode;
 
 /// By the names that users know them by, and those they have here.
-const TOOLS: [(&str, &str, Tool); 3] = [
+const TOOLS: [(&str, &str, Tool); 4] = [
     ("nbdkit", "nbdkit", |_, words| nbdkit::main(words)),
     ("nbdinfo", "info", info::main),
     ("nbdcopy", "copy", copy::main),
+    ("nbdfuse", "mount", mount::main),
 ];
 
 fn main() -> ExitCode {
@@ -70,7 +72,7 @@ fn personality(words: &[OsString], known: &str, ours: &str) -> Option<(String, V
 fn run(cli: Cli) -> block::Result<ExitCode> {
     let is_tool = matches!(
         cli.command,
-        Command::Nbdkit(_) | Command::Info(_) | Command::Copy(_)
+        Command::Nbdkit(_) | Command::Info(_) | Command::Copy(_) | Command::Mount(_)
     );
     if !is_tool {
         log::init(cli.verbose);
@@ -81,6 +83,7 @@ fn run(cli: Cli) -> block::Result<ExitCode> {
         Command::Nbdkit(tool) => Ok(nbdkit::main(tool.words)),
         Command::Info(tool) => Ok(info::main("blkit info", tool.words)),
         Command::Copy(tool) => Ok(copy::main("blkit copy", tool.words)),
+        Command::Mount(tool) => Ok(mount::main("blkit mount", tool.words)),
         Command::Link { directory } => link::link(&directory),
         Command::Sources => topics::print(&topics::sources(&registry)),
         Command::Filters => topics::print(&topics::filters(&registry)),

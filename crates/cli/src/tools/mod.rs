@@ -3,6 +3,7 @@
 
 mod disk;
 mod server;
+mod wait;
 mod words;
 
 use std::{future::Future, io::Write, process::ExitCode};
@@ -12,6 +13,7 @@ use reactor::{Loop, Options};
 
 pub use disk::Disk;
 pub use server::{Place, Started, take_places};
+pub use wait::{either, signal};
 pub use words::{Asked, Mistake, listed, understood, version};
 
 use crate::report::one_line;

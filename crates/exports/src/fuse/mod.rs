@@ -28,6 +28,6 @@ pub mod fuzzing;
 
 pub use machine::{Agreed, Command, MAX_TRANSFER, Machine, Step, found, written};
 pub use proto::{Header, Opcode, Violation};
-pub use server::{Bounds, End, Fuse};
+pub use server::{Bounds, End, Fuse, Seat};
 pub use session::{Answers, Session};
 pub use view::{Cache, Disk, Shape, View};

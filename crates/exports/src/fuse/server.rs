@@ -58,6 +58,7 @@ pub struct Fuse {
 struct State {
     agreed: Option<Agreed>,
     stopping: bool,
+    seats: usize,
     waiting: Vec<Waker>,
 }
 
@@ -98,18 +99,37 @@ impl Fuse {
         })
     }
 
+    /// A place for one more descriptor: [`Fuse::drained`] waits for it.
+    pub fn join(self: &Arc<Fuse>) -> Seat {
+        self.lock().seats += 1;
+        Seat(self.clone())
+    }
+}
+
+/// The right to serve one descriptor of a mount; counted.
+pub struct Seat(Arc<Fuse>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.change(|state| state.seats -= 1);
+    }
+}
+
+impl Seat {
     /// Serves one descriptor on this loop, until the file system is unmounted or [`Fuse::stop`] is
     /// called; what is in flight is answered then. Further descriptors of the mount are served once
     /// the first is [`Fuse::ready`].
     ///
     /// # Errors
     /// The descriptor cannot be read, or gives what is no FUSE packet.
-    pub async fn serve(self: &Arc<Fuse>, reactor: &Reactor, packets: Packets) -> Result<End> {
+    pub async fn serve(self, reactor: &Reactor, packets: Packets) -> Result<End> {
+        let fuse = &self.0;
         let answers = Rc::new(Kernel(packets.clone()));
-        let session = Session::new(self, reactor, answers, self.lock().agreed)?;
+        let agreed = fuse.lock().agreed;
+        let session = Session::new(fuse, reactor, answers, agreed)?;
         let end = {
-            let mut stopped = pin!(self.wait_for(|state| state.stopping));
-            let mut served = pin!(self.read(reactor, &session, &packets));
+            let mut stopped = pin!(fuse.wait_for(|state| state.stopping));
+            let mut served = pin!(fuse.read(reactor, &session, &packets));
             std::future::poll_fn(|cx| {
                 if stopped.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Ok(End::Stopped));
@@ -121,7 +141,9 @@ impl Fuse {
         session.idle().await;
         end
     }
+}
 
+impl Fuse {
     async fn read(
         &self,
         reactor: &Reactor,
@@ -167,23 +189,21 @@ impl Fuse {
         self.change(|state| state.stopping = true);
     }
 
-    /// Makes durable what was written, and closes the device, when no descriptor is served any more.
+    /// Waits until no descriptor is served any more.
+    pub async fn drained(&self) {
+        self.wait_for(|state| state.seats == 0).await;
+    }
+
+    /// Makes durable what was written, when no descriptor is served any more.
     ///
     /// # Errors
-    /// A flush failed, this or an earlier one: something that was written may be lost. Or what the
-    /// device says when it is closed.
-    pub async fn finish(&self, reactor: &Reactor) -> Result<()> {
-        let flushed = self.flush_rest(reactor).await;
-        let closed = self.device.close(reactor).await;
+    /// This flush failed, or an earlier one: something that was written may be lost.
+    pub async fn flush(&self, reactor: &Reactor) -> Result<()> {
         tracing::debug!(
             "served: {} answers, {} errors",
             self.counters.answers.load(Ordering::Relaxed),
             self.counters.errors.load(Ordering::Relaxed)
         );
-        flushed.and(closed)
-    }
-
-    async fn flush_rest(&self, reactor: &Reactor) -> Result<()> {
         if self.failed_flush().is_none()
             && self.device.limits().support(Op::Flush).is_offered()
             && let Some(covered) = self.to_flush(true)
