@@ -8,7 +8,7 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use rustix::{
@@ -41,12 +41,26 @@ pub struct Mount {
     pub helper: bool,
 }
 
-/// A mounted file system: what is told to the kernel's side of it goes here.
+/// A mounted file system. Drop it when the descriptor is closed: it waits for fusermount3(1), which
+/// then unmounts what is still mounted.
 pub struct Mounted {
     point: PathBuf,
     helped: bool,
-    /// Kept by fusermount3(1) as a sign of life.
-    _life: Option<OwnedFd>,
+    _helper: Option<Helper>,
+}
+
+/// A fusermount3(1) that stays until the socket is closed.
+struct Helper {
+    child: Child,
+    socket: Option<OwnedFd>,
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        // It may have been killed: then there is nobody to wait for.
+        let _ = self.child.wait();
+    }
 }
 
 /// Mounts. Returns the descriptor that requests come from, and what unmounts.
@@ -55,20 +69,14 @@ pub struct Mounted {
 /// What the system or fusermount3(1) says. Nothing is mounted then.
 pub fn mount_fuse(what: &Mount) -> io::Result<(OwnedFd, Mounted)> {
     let root = rustix::process::geteuid().is_root();
-    if root && !what.helper {
-        let fd = mount_as_root(what)?;
-        let mounted = Mounted {
-            point: what.point.clone(),
-            helped: false,
-            _life: None,
-        };
-        return Ok((fd, mounted));
-    }
-    let (fd, life) = mount_with_help(what)?;
+    let (fd, helper) = match root && !what.helper {
+        true => (mount_as_root(what)?, None),
+        false => mount_with_help(what)?,
+    };
     let mounted = Mounted {
         point: what.point.clone(),
         helped: !root,
-        _life: what.helper.then_some(life),
+        _helper: helper,
     };
     Ok((fd, mounted))
 }
@@ -194,7 +202,7 @@ const HELPER: &str = "fusermount3";
 
 /// Has fusermount3(1) mount. Its descriptor comes through a socket, whose number it finds in its
 /// environment.
-fn mount_with_help(what: &Mount) -> io::Result<(OwnedFd, OwnedFd)> {
+fn mount_with_help(what: &Mount) -> io::Result<(OwnedFd, Option<Helper>)> {
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -218,22 +226,21 @@ fn mount_with_help(what: &Mount) -> io::Result<(OwnedFd, OwnedFd)> {
     command.env("_FUSE_COMMFD", "0").stdin(Stdio::from(theirs));
     process::with_clean_signals(&mut command);
     let missing = |error: io::Error| io::Error::new(error.kind(), format!("{HELPER}: {error}"));
-    if what.helper {
-        // It stays, so its words cannot be waited for; they go where ours do.
-        let mut child = command.spawn().map_err(missing)?;
-        drop(command);
-        return match receive(&ours) {
-            Ok(fd) => Ok((fd, ours)),
-            Err(error) => {
-                let _ = child.wait();
-                Err(error)
-            }
-        };
-    }
-    let output = command.stderr(Stdio::piped()).output().map_err(missing)?;
+    let mut child = command.stderr(Stdio::piped()).spawn().map_err(missing)?;
+    // The command has the other end of the socket.
     drop(command);
-    told(output)?;
-    Ok((receive(&ours)?, ours))
+    let received = receive(&ours);
+    if what.helper && received.is_ok() {
+        // What it says in the end is of no use: that somebody else has unmounted before.
+        drop(child.stderr.take());
+        let helper = Helper {
+            child,
+            socket: Some(ours),
+        };
+        return Ok((received?, Some(helper)));
+    }
+    told(child.wait_with_output()?)?;
+    Ok((received?, None))
 }
 
 /// Commas separate options.

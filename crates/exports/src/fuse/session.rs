@@ -112,13 +112,13 @@ impl Session {
     /// # Errors
     /// It is no packet.
     pub fn packet(self: &Rc<Self>, buf: &mut RecvBuf) -> Result<(u64, bool), Violation> {
-        let mut words = self.words.borrow_mut();
+        let mut words = self.words.take();
         words.clear();
         let step = self.machine.borrow_mut().input(buf.data(), &mut words)?;
         if !words.is_empty() {
             self.send(|batch| batch.push_head(&words));
         }
-        drop(words);
+        self.words.replace(words);
         let mut bytes = 0;
         let mut last = false;
         match step {
@@ -373,9 +373,10 @@ impl Session {
 
     fn send(&self, write: impl FnOnce(&mut SendBatch)) {
         Counters::add(&self.fuse.counters().answers);
-        let mut batch = self.batch.borrow_mut();
+        let mut batch = self.batch.take();
         write(&mut batch);
         self.answers.answer(&batch);
         batch.clear();
+        self.batch.replace(batch);
     }
 }
