@@ -502,6 +502,31 @@ fn errors_are_told_as_they_are_but_for_the_one_that_ends_all() {
 }
 
 #[test]
+fn who_is_interrupted_is_told_so() {
+    let device = StepDevice::new(SIZE);
+    let mut wire = Wire::new(DriverKind::Auto, device.clone(), Bounds::default());
+    let interrupt = |unique: u64| packet(Opcode::Interrupt.number(), 99, 0, &unique.to_ne_bytes());
+    for unique in [1, 2, 3] {
+        wire.send(&transfer(Opcode::Read, unique, FILE, 0, 512));
+    }
+    // One of them is not known, or not any more.
+    for unique in [2, 3, 7] {
+        wire.send(&interrupt(unique));
+    }
+    wire.turn();
+    let next = || device.next().expect("a read");
+    next().fail(Errno::ECANCELED);
+    next().fail(Errno::ECANCELED);
+    // It was on its way already.
+    next().done(5);
+    assert_eq!(wire.answer(), (1, Err(Errno::ECANCELED)));
+    assert_eq!(wire.answer(), (2, Err(Errno::EINTR)));
+    assert_eq!(wire.answer(), (3, Ok(vec![5; 512])));
+    wire.fuse.stop();
+    wire.end().expect("a clean end");
+}
+
+#[test]
 fn what_is_in_flight_is_bounded_and_answered_in_the_end() {
     let device = StepDevice::new(SIZE);
     let bounds = Bounds {
