@@ -7,8 +7,8 @@ use std::{
     io::{self, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
 };
 
 use rustix::{
@@ -37,30 +37,12 @@ pub struct Mount {
     pub general: Vec<String>,
     /// Options for FUSE in the kernel, such as `allow_other`.
     pub fuse: Vec<String>,
-    /// By fusermount3(1), which stays, and unmounts when this process ends in whatever way.
-    pub helper: bool,
 }
 
-/// A mounted file system. Drop it when the descriptor is closed: it waits for fusermount3(1), which
-/// then unmounts what is still mounted.
+/// A mounted file system.
+#[derive(Clone, Debug)]
 pub struct Mounted {
     point: PathBuf,
-    helped: bool,
-    _helper: Option<Helper>,
-}
-
-/// A fusermount3(1) that stays until the socket is closed.
-struct Helper {
-    child: Child,
-    socket: Option<OwnedFd>,
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        drop(self.socket.take());
-        // It may have been killed: then there is nobody to wait for.
-        let _ = self.child.wait();
-    }
 }
 
 /// Mounts. Returns the descriptor that requests come from, and what unmounts.
@@ -68,35 +50,52 @@ impl Drop for Helper {
 /// # Errors
 /// What the system or fusermount3(1) says. Nothing is mounted then.
 pub fn mount_fuse(what: &Mount) -> io::Result<(OwnedFd, Mounted)> {
-    let root = rustix::process::geteuid().is_root();
-    let (fd, helper) = match root && !what.helper {
-        true => (mount_as_root(what)?, None),
+    let fd = match is_root() {
+        true => mount_as_root(what)?,
         false => mount_with_help(what)?,
     };
-    let mounted = Mounted {
-        point: what.point.clone(),
-        helped: !root,
-        _helper: helper,
-    };
-    Ok((fd, mounted))
+    let point = what.point.clone();
+    Ok((fd, Mounted { point }))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 impl Mounted {
+    /// What is, or will be, mounted here.
+    pub fn at(point: &Path) -> Mounted {
+        Mounted {
+            point: point.to_owned(),
+        }
+    }
+
     /// Takes the mount away from everybody's sight; it is gone when nobody uses it any more. Waits,
     /// for answers from this very process too: so it is nothing for a reactor's thread.
     ///
     /// # Errors
     /// What the system or fusermount3(1) says: it may be unmounted already.
     pub fn unmount(&self) -> io::Result<()> {
-        if !self.helped {
-            return Ok(unmount(
-                &self.point,
-                UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
-            )?);
+        if is_root() {
+            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            return Ok(unmount(&self.point, flags)?);
         }
         let mut command = Command::new(HELPER);
         command.args(["-u", "-q", "-z", "--"]).arg(&self.point);
         told(command.output()?)
+    }
+
+    /// Unmounts it if the process that served it is gone, and waits for that if it is about to go.
+    ///
+    /// # Errors
+    /// As [`Mounted::unmount`].
+    pub fn unmount_if_dead(&self) -> io::Result<()> {
+        use rustix::io::Errno;
+        // Never from a cache: it is answered, refused, or given up when the process has gone.
+        match rustix::fs::statfs(&self.point) {
+            Err(Errno::NOTCONN | Errno::CONNABORTED) => self.unmount(),
+            _ => Ok(()),
+        }
     }
 
     /// Lets the kernel read ahead so many bytes of a file that is read from front to back. Only
@@ -202,7 +201,7 @@ const HELPER: &str = "fusermount3";
 
 /// Has fusermount3(1) mount. Its descriptor comes through a socket, whose number it finds in its
 /// environment.
-fn mount_with_help(what: &Mount) -> io::Result<(OwnedFd, Option<Helper>)> {
+fn mount_with_help(what: &Mount) -> io::Result<OwnedFd> {
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -215,9 +214,6 @@ fn mount_with_help(what: &Mount) -> io::Result<(OwnedFd, Option<Helper>)> {
     ];
     options.extend(what.general.iter().cloned());
     options.extend(what.fuse.iter().cloned());
-    if what.helper {
-        options.push("auto_unmount".to_owned());
-    }
     let mut command = Command::new(HELPER);
     command
         .args(["-o", &options.join(","), "--"])
@@ -226,21 +222,11 @@ fn mount_with_help(what: &Mount) -> io::Result<(OwnedFd, Option<Helper>)> {
     command.env("_FUSE_COMMFD", "0").stdin(Stdio::from(theirs));
     process::with_clean_signals(&mut command);
     let missing = |error: io::Error| io::Error::new(error.kind(), format!("{HELPER}: {error}"));
-    let mut child = command.stderr(Stdio::piped()).spawn().map_err(missing)?;
+    let output = command.output().map_err(missing)?;
     // The command has the other end of the socket.
     drop(command);
-    let received = receive(&ours);
-    if what.helper && received.is_ok() {
-        // What it says in the end is of no use: that somebody else has unmounted before.
-        drop(child.stderr.take());
-        let helper = Helper {
-            child,
-            socket: Some(ours),
-        };
-        return Ok((received?, Some(helper)));
-    }
-    told(child.wait_with_output()?)?;
-    Ok((received?, None))
+    told(output)?;
+    receive(&ours)
 }
 
 /// Commas separate options.

@@ -16,8 +16,6 @@ pub struct FuseOptions {
     pub source: Option<String>,
     /// The second half of the file system's type.
     pub subtype: Option<String>,
-    /// Unmount when this process ends in whatever way: must that be?
-    pub auto_unmount: bool,
     /// How far the kernel reads ahead, in bytes.
     pub read_ahead: Option<u64>,
     uid: Option<u32>,
@@ -39,6 +37,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "debug",
     "no_rofd_flush",
     "noauto_cache",
+    // It is done anyway.
+    "auto_unmount",
     "ac_attr_timeout",
 ];
 
@@ -77,7 +77,6 @@ impl FuseOptions {
                 let most: u32 = value("a number")?.parse().map_err(|_| wrong("a number"))?;
                 self.read_ahead = Some(most.into());
             }
-            "auto_unmount" if key == option => self.auto_unmount = true,
             "kernel_cache" if key == option => self.cache = Some(Cache::Keep),
             "auto_cache" if key == option => self.cache = Some(Cache::Auto),
             "direct_io" if key == option => self.cache = Some(Cache::Nothing),
@@ -164,11 +163,7 @@ impl FuseOptions {
                 "options of every file system, mount(8)",
             ),
         ] {
-            let option = match option {
-                "" => String::new(),
-                option => format!("-o {option}"),
-            };
-            text.push_str(&format!("    {option:<28} {what}\n"));
+            text.push_str(&format!("    -o {option:<25} {what}\n"));
         }
         text.push_str(&format!(
             "\nTaken, and without effect: {}.\n",

@@ -1,12 +1,14 @@
 //! `blkit mount`, or the program called as `nbdfuse`: a disk as a file.
 //!
 //! Options, messages and exit statuses are nbdfuse's of libnbd 1.24. The work is `exports::fuse`;
-//! here are the mount point (`place`), the options (`options`, `fuse`), and the life of the mount: the
+//! here are the mount point (`place`), the options (`options`, `fuse`), who unmounts for a process that
+//! is killed (`guardian`), and the life of the mount: the
 //! disk is opened first, so that nothing is mounted without one; the file is there when the pid file
 //! is; and on the way out, the file goes from sight, what is in flight is answered, what was written
 //! is made durable, and only then the process ends.
 
 mod fuse;
+mod guardian;
 mod options;
 mod place;
 
@@ -35,6 +37,7 @@ use crate::{
     life::pid_file::PidFile,
     tools::{self, Disk, Started, either},
 };
+use guardian::Guardian;
 use options::{From, Options};
 
 /// How long users of the file get to close it when the process is told to end.
@@ -61,8 +64,9 @@ fn mount(options: Options) -> Result<()> {
     let cannot = |error| Error::io("cannot watch for signals", error);
     process::block_signals(process::TERMINATION).map_err(cannot)?;
     let signals = Signals::new(process::TERMINATION).map_err(cannot)?;
+    let _guardian = Guardian::new(&options.point.path)?;
     let (started, source) = source(&options)?;
-    let done = tools::run(async |reactor| {
+    let done = tools::run_on(loops(&options), async |reactor| {
         let life = Life {
             reactor: &reactor,
             options: &options,
@@ -91,6 +95,14 @@ fn source(options: &Options) -> Result<(Option<Started>, Arc<dyn Source>)> {
             let source = build(&started.uri(), &words)?;
             Ok((Some(started), source))
         }
+    }
+}
+
+/// The kind of event loop.
+fn loops(options: &Options) -> reactor::Options {
+    reactor::Options {
+        driver: options.io,
+        ..reactor::Options::default()
     }
 }
 
@@ -150,27 +162,15 @@ impl Life<'_> {
     async fn mount(&self) -> Result<(OwnedFd, Arc<Mounted>)> {
         let (point, fuse) = (&self.options.point, &self.options.fuse);
         let named = |name: &Option<String>| name.clone().unwrap_or_else(|| "blkit".to_owned());
-        let mut what = Mount {
+        let what = Mount {
             point: point.path.clone(),
             directory: matches!(point.shape, Shape::Directory { .. }),
             source: named(&fuse.source),
             subtype: named(&fuse.subtype),
             general: fuse.general.clone(),
             fuse: fuse.kernel.clone(),
-            helper: true,
         };
-        let insists = fuse.auto_unmount;
-        let mounted = self.reactor.blocking(move || {
-            let done = mount_fuse(&what);
-            // Root can do without the program that unmounts for those who are killed.
-            match done {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !insists => {
-                    what.helper = false;
-                    mount_fuse(&what)
-                }
-                done => done,
-            }
-        });
+        let mounted = self.reactor.blocking(move || mount_fuse(&what));
         let mounted = mounted.await.map_err(io::Error::other).flatten();
         let (fd, mounted) = mounted.map_err(|error| {
             Error::io(
@@ -194,7 +194,11 @@ impl Life<'_> {
         let packets = Io::of(self.reactor)
             .packets(fd)
             .map_err(|error| Error::io("cannot use /dev/fuse", error))?;
-        let others = Reactors::start(self.options.threads - 1, self.loops())?;
+        let beside = reactor::Options {
+            index: 1,
+            ..loops(self.options)
+        };
+        let others = Reactors::start(self.options.threads - 1, beside)?;
         let end = {
             let mut serving = pin!(fuse.join().serve(self.reactor, packets.clone()));
             let mut beside = pin!(self.beside(fuse, &packets, mounted, &others));
@@ -210,14 +214,6 @@ impl Life<'_> {
         fuse.drained().await;
         others.stop(PATIENCE);
         end
-    }
-
-    /// The loops beside the first.
-    fn loops(&self) -> reactor::Options {
-        reactor::Options {
-            index: 1,
-            ..reactor::Options::default()
-        }
     }
 
     /// What happens while the file is served: it gets ready; somebody wants an end. Comes back only

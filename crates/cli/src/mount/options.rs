@@ -5,6 +5,8 @@ use std::{
     path::PathBuf,
 };
 
+use reactor::DriverKind;
+
 use super::{fuse::FuseOptions, place::MountPoint};
 use crate::{
     getopt::{self, Item, Spelling},
@@ -26,6 +28,7 @@ enum Opt {
     Verbose,
     Filter,
     Threads,
+    Io,
 }
 
 /// All spellings. Those that `--long-options` lists are in its order.
@@ -52,6 +55,7 @@ const SPELLINGS: &[Spelling<Opt>] = &[
     // Ours.
     Spelling::with("filter", Opt::Filter),
     Spelling::with("threads", Opt::Threads),
+    Spelling::with("io", Opt::Io),
 ];
 
 /// What the file's bytes come from.
@@ -81,6 +85,8 @@ pub struct Options {
     pub connections: u32,
     /// Event loops.
     pub threads: usize,
+    /// How they talk to the kernel.
+    pub io: DriverKind,
     /// `-o`.
     pub fuse: FuseOptions,
     /// Where to write the process's number.
@@ -101,6 +107,7 @@ pub fn parse(name: &str, words: Vec<OsString>) -> Result<Asked<Options>, Mistake
     let mut given = Given {
         connections: 4,
         threads: 1,
+        io: DriverKind::Auto,
         ..Given::default()
     };
     for item in items {
@@ -118,6 +125,7 @@ struct Given {
     filters: Vec<String>,
     connections: u32,
     threads: usize,
+    io: DriverKind,
     fuse: FuseOptions,
     pid_file: Option<PathBuf>,
     read_only: bool,
@@ -148,6 +156,11 @@ impl Given {
             // One loop is the default here.
             Opt::Single => self.threads = 1,
             Opt::Filter => self.filters.push(text(value)?),
+            Opt::Io => {
+                let known = value.to_str().and_then(|kind| kind.parse().ok());
+                self.io = known
+                    .ok_or_else(|| Mistake::Plain("--io is auto, uring or poll".to_owned()))?;
+            }
             Opt::Threads => {
                 let threads = number(&value, 1..=256).ok_or_else(|| {
                     Mistake::Plain("--threads is a number from 1 to 256".to_owned())
@@ -175,6 +188,7 @@ impl Given {
             filters: self.filters,
             connections: self.connections,
             threads: self.threads,
+            io: self.io,
             fuse: self.fuse,
             pid_file: self.pid_file,
             read_only: self.read_only,
@@ -290,7 +304,7 @@ fn text(word: OsString) -> Result<String, Mistake> {
 fn is_hidden(opt: Opt) -> bool {
     matches!(
         opt,
-        Opt::ShortOptions | Opt::LongOptions | Opt::Filter | Opt::Threads
+        Opt::ShortOptions | Opt::LongOptions | Opt::Filter | Opt::Threads | Opt::Io
     )
 }
 
@@ -308,7 +322,7 @@ pub fn usage(name: &str) -> String {
     match is_strict(name) {
         true => text.push_str(&format!("\n    {blank} MOUNTPOINT[/FILENAME] URI\n")),
         false => text.push_str(&format!(
-            " [--filter NAME]... [--threads N]\n    \
+            " [--filter NAME]... [--threads N] [--io auto|uring|poll]\n    \
              {blank} MOUNTPOINT[/FILENAME] SOURCE [KEY=VALUE|VALUE]...\n\n\
              SOURCE is what 'blkit serve' takes: a source ('blkit sources'), a file, or a URI.\n"
         )),

@@ -23,8 +23,19 @@ use crate::report::one_line;
 /// # Errors
 /// There is no loop to be had, and what `job` says.
 pub fn run<T, F: Future<Output = Result<T>>>(job: impl FnOnce(Reactor) -> F) -> Result<T> {
+    run_on(Options::default(), job)
+}
+
+/// The same on a loop of this kind.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on<T, F: Future<Output = Result<T>>>(
+    options: Options,
+    job: impl FnOnce(Reactor) -> F,
+) -> Result<T> {
     reactor::process::ignore_broken_pipes();
-    let mut made = Loop::new(Options::default())?;
+    let mut made = Loop::new(options)?;
     let reactor = made.reactor().clone();
     let done = made.block_on(job(reactor));
     made.close(std::time::Duration::from_secs(5));
