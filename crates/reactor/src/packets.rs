@@ -48,31 +48,47 @@ impl Io {
 }
 
 impl Packets {
-    /// The next packet, into the spare room; `Ok(0)` is the end of a socket. Panics if there is no
-    /// room. A packet that the room is too small for is lost, or an error, as the descriptor has it.
-    pub async fn recv(&self, mut buf: RecvBuf) -> (RecvBuf, io::Result<usize>) {
+    /// The next packet, into the spare room, if there is one now (else `WouldBlock`); `Ok(0)` is the
+    /// end of a socket. A packet that the room is too small for is lost, or an error, as the
+    /// descriptor has it. Panics if there is no room.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn try_recv(&self, buf: &mut RecvBuf) -> io::Result<usize> {
         assert!(buf.room() > 0, "a packet needs room");
+        let range = libc::iovec {
+            iov_base: buf.spare_ptr().cast(),
+            iov_len: buf.room().min(MAX_RW),
+        };
         loop {
-            let range = libc::iovec {
-                iov_base: buf.spare_ptr().cast(),
-                iov_len: buf.room().min(MAX_RW),
-            };
             // SAFETY: the buffer's spare room, which is ours until the call returns.
             let result = unsafe { sys::readv(self.0.fd.as_raw_fd(), &[range], None, 0) };
-            match result {
-                result if result == -libc::EAGAIN => {
-                    if let Err(error) = self.0.io.readable(&self.0.fd).await {
-                        return (buf, Err(error));
-                    }
-                }
-                result if result == -libc::EINTR => {}
-                result => {
-                    let result = sys::check(result);
-                    if let Ok(n) = result {
-                        buf.filled(n);
-                    }
-                    return (buf, result);
-                }
+            if result == -libc::EINTR {
+                continue;
+            }
+            let n = sys::check(result)?;
+            buf.filled(n);
+            return Ok(n);
+        }
+    }
+
+    /// Waits until there may be a packet.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.0.io.readable(&self.0.fd).await
+    }
+
+    /// Waits for the next packet; see [`Packets::try_recv`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn recv(&self, buf: &mut RecvBuf) -> io::Result<usize> {
+        loop {
+            match self.try_recv(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                received => return received,
             }
         }
     }
@@ -154,9 +170,8 @@ mod tests {
                 let mut seen = Vec::new();
                 let mut buf = RecvBuf::new(pool.take(4096));
                 for _ in 0..2 {
-                    let (back, n) = packets.recv(buf).await;
-                    buf = back;
-                    seen.push(buf.take(n.expect("a packet")).to_vec());
+                    let n = packets.recv(&mut buf).await.expect("a packet");
+                    seen.push(buf.take(n).to_vec());
                 }
                 seen
             });
@@ -164,14 +179,14 @@ mod tests {
             let mut many = SendBatch::new();
             (0..IOV_MAX + 7).for_each(|_| many.push_mem(SharedMem::of_static(b"x")));
             packets.send(&many).expect("sends");
-            let buf = RecvBuf::new(pool.take(4096));
-            let (buf, n) = turns.block_on(theirs.recv(buf));
-            assert_eq!(
-                (n.expect("one"), buf.data().len()),
-                (IOV_MAX + 7, IOV_MAX + 7)
-            );
+            let mut buf = RecvBuf::new(pool.take(4096));
+            let n = turns.block_on(theirs.recv(&mut buf)).expect("one");
+            assert_eq!((n, buf.data().len()), (IOV_MAX + 7, IOV_MAX + 7));
+            let mut small = RecvBuf::new(pool.take(16));
+            let none = theirs.try_recv(&mut small).expect_err("no more");
+            assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
             drop(packets);
-            let (_, end) = turns.block_on(theirs.recv(RecvBuf::new(pool.take(16))));
+            let end = turns.block_on(theirs.recv(&mut small));
             assert_eq!(end.expect("an end"), 0);
         }
     }

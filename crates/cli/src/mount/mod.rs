@@ -206,7 +206,7 @@ impl Life<'_> {
                 if let Poll::Ready(end) = serving.as_mut().poll(cx) {
                     return Poll::Ready(end);
                 }
-                beside.as_mut().poll(cx).map(|error| Err(error))
+                beside.as_mut().poll(cx).map(Err)
             })
             .await
         };

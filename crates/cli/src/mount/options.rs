@@ -231,11 +231,10 @@ fn from(
             }
             nbd(all)
         }
-        (b"--fd", [number_]) => match number(number_, 0..=i32::MAX as u32) {
+        (b"--fd", [value]) => match number(value, 0..=i32::MAX as u32) {
             Some(number) => nbd(vec![format!("socket-fd={number}")]),
             None => {
-                let shown = number_.display();
-                let what = format!("could not parse file descriptor: {shown}");
+                let what = format!("could not parse file descriptor: {}", value.display());
                 Err(Mistake::Plain(what))
             }
         },

@@ -5,7 +5,7 @@
 //! do.
 
 use super::{
-    machine::{Command, MAX_TRANSFER, Machine, Step},
+    machine::{Command, MAX_READ, MAX_WRITE, Machine, Step},
     proto::{Header, IN_HEADER, OUT_HEADER, Opcode, Put, WRITE_HEAD},
     view::{Cache, Disk, Shape, View},
 };
@@ -98,7 +98,7 @@ fn well_formed(answer: &[u8], header: &Header) {
     assert!(error == 0 || answer.len() == OUT_HEADER);
     assert_eq!(answer[8..16], header.unique.to_ne_bytes());
     assert!(
-        answer.len() <= OUT_HEADER + MAX_TRANSFER as usize,
+        answer.len() <= OUT_HEADER + MAX_WRITE as usize,
         "more than anybody asked for"
     );
 }
@@ -110,11 +110,12 @@ fn fits(command: &Command, packet: &[u8], disk: &Disk) {
     match *command {
         Command::Read { offset, len } => {
             inside(offset, len.into());
-            assert!(len <= MAX_TRANSFER);
+            assert!(len <= MAX_READ);
         }
         Command::Write { offset, len } => {
             inside(offset, len.into());
-            assert!(disk.writes && packet.len() >= WRITE_HEAD + len as usize);
+            assert!(len <= MAX_WRITE && disk.writes);
+            assert!(packet.len() >= WRITE_HEAD + len as usize);
         }
         Command::Zero { offset, len, .. } => {
             inside(offset, len);
@@ -219,7 +220,7 @@ fn session(node: u64) -> Vec<Vec<u8>> {
         lseek(8, node, 0, 3),
         lseek(8, node, 0, 4),
         plain(Opcode::Fsync, node, &words(&[0, 0])),
-        plain(Opcode::Flush, node, &words(&[0, 0, 0])),
+        plain(Opcode::Flush, node, &words(&[1, 0, 0])),
         plain(Opcode::SyncFs, 1, &words(&[0])),
         plain(Opcode::StatFs, 1, &[]),
         plain(Opcode::Interrupt, 0, &words(&[5])),

@@ -14,12 +14,19 @@ use super::{
     view::{Cache, Disk, Node, View, name_of, put_statfs},
 };
 
-/// The longest read or write, in bytes. Kernels grant 256 pages unless told otherwise.
-pub const MAX_TRANSFER: u32 = 1 << 20;
+/// The longest write, in bytes. Kernels grant 256 pages unless told otherwise.
+pub const MAX_WRITE: u32 = 1 << 20;
+
+/// The longest read, in bytes: 256 pages, where these are large.
+pub const MAX_READ: u32 = 32 << 20;
 
 /// Requests that nobody waits for (read-ahead, asynchronous direct I/O) and that the kernel sends
 /// before answers come; past three quarters of it, it holds writers back.
 const BACKGROUND: u16 = 128;
+
+/// File handles: of files that are opened for reading only, and of the others.
+const READER: u64 = 0;
+const WRITER: u64 = 1;
 
 /// What a packet comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +120,7 @@ impl Machine {
 
     /// Room that a packet may need, in bytes.
     pub const fn room() -> usize {
-        let most = WRITE_HEAD + MAX_TRANSFER as usize;
+        let most = WRITE_HEAD + MAX_WRITE as usize;
         if most > MIN_READ_BUFFER {
             most
         } else {
@@ -198,7 +205,7 @@ impl Machine {
             Opcode::Open => self.open(body, out),
             Opcode::Read => self.read(unique, body),
             Opcode::Write => self.write(unique, body, out),
-            Opcode::Flush => Ok(self.flush(unique, true)),
+            Opcode::Flush => self.close(unique, body),
             Opcode::Fsync => Ok(self.flush(unique, false)),
             Opcode::Release => Ok(Step::Answer),
             Opcode::Fallocate => self.allocate(unique, body),
@@ -230,8 +237,8 @@ impl Machine {
         out.u32(MAJOR).u32(MINOR).u32(ahead).u32(flags as u32);
         out.u16(BACKGROUND).u16(BACKGROUND / 4 * 3);
         // Times are exact to the nanosecond.
-        out.u32(MAX_TRANSFER).u32(1);
-        out.u16((MAX_TRANSFER / PAGE) as u16).u16(0);
+        out.u32(MAX_WRITE).u32(1);
+        out.u16((MAX_WRITE / PAGE) as u16).u16(0);
         out.u32((flags >> 32) as u32).zeroes(28);
         self.agreed = Some(Agreed { minor, flags });
         Ok(Step::Answer)
@@ -304,7 +311,7 @@ impl Machine {
 
     fn entries(&self, plus: bool, mut body: Fields<'_>, out: &mut Vec<u8>) -> Answered {
         let (from, room) = range(&mut body).ok_or(errno::EINVAL)?;
-        let room = room.min(MAX_TRANSFER) as usize;
+        let room = room.min(MAX_WRITE) as usize;
         self.view.put_entries(&self.disk, from, room, plus, out);
         Ok(Step::Answer)
     }
@@ -321,13 +328,18 @@ impl Machine {
             Cache::Keep | Cache::Auto => fopen::KEEP_CACHE,
             Cache::Nothing => fopen::DIRECT_IO,
         };
-        out.u64(0).u32(cache | fopen::PARALLEL_DIRECT_WRITES).u32(0);
+        let (handle, flush) = match flags & WRITING {
+            0 => (READER, fopen::NOFLUSH),
+            _ => (WRITER, 0),
+        };
+        let cache = cache | flush | fopen::PARALLEL_DIRECT_WRITES;
+        out.u64(handle).u32(cache).u32(0);
         Ok(Step::Answer)
     }
 
     fn read(&self, unique: u64, mut body: Fields<'_>) -> Answered {
         let (offset, len) = range(&mut body).ok_or(errno::EINVAL)?;
-        if len > MAX_TRANSFER {
+        if len > MAX_READ {
             return Err(errno::EINVAL);
         }
         let len = u64::from(len).min(self.disk.size.saturating_sub(offset)) as u32;
@@ -342,7 +354,7 @@ impl Machine {
         let (offset, len) = range(&mut body).ok_or(errno::EINVAL)?;
         // Flags, lock owner, flags, padding.
         body.skip(20).ok_or(errno::EINVAL)?;
-        if body.0.len() != len as usize || len > MAX_TRANSFER {
+        if body.0.len() != len as usize || len > MAX_WRITE {
             return Err(errno::EINVAL);
         }
         if !self.view.writable(&self.disk) {
@@ -359,6 +371,14 @@ impl Machine {
         let len = u64::from(len).min(left) as u32;
         let command = Command::Write { offset, len };
         Ok(Step::Serve { unique, command })
+    }
+
+    /// Who has only read has nothing to wait for.
+    fn close(&self, unique: u64, mut body: Fields<'_>) -> Answered {
+        match body.u64().ok_or(errno::EINVAL)? {
+            READER => Ok(Step::Answer),
+            _ => Ok(self.flush(unique, true)),
+        }
     }
 
     fn flush(&self, unique: u64, closing: bool) -> Step {

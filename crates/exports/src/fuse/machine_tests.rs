@@ -2,7 +2,7 @@
 
 use super::{
     fuzzing::{fallocate, fuzz_machine, init, lseek, packet, seeds, transfer, write},
-    machine::{Command, MAX_TRANSFER, Machine, Step},
+    machine::{Command, MAX_READ, MAX_WRITE, Machine, Step},
     proto::{Opcode, Put, errno, fopen, init as flags},
     view::{Cache, Disk, Shape, View},
 };
@@ -89,7 +89,7 @@ fn the_version_is_agreed_on_once() {
     assert_eq!((u32_at(&newer, 0), machine.agreed()), (7, None));
     let answer = said(&mut machine, &init(7, 31, u64::MAX)).unwrap();
     assert_eq!(answer.len(), 64);
-    assert_eq!((u32_at(&answer, 0), u32_at(&answer, 20)), (7, MAX_TRANSFER));
+    assert_eq!((u32_at(&answer, 0), u32_at(&answer, 20)), (7, MAX_WRITE));
     let agreed = machine.agreed().expect("agreed");
     assert_eq!(agreed.minor, 31);
     assert_eq!(u64::from(u32_at(&answer, 12)), agreed.flags);
@@ -205,7 +205,7 @@ fn transfers_stay_inside_of_the_disk() {
         assert_eq!(said(&mut machine, &past), Err(errno::ENOSPC));
     }
     assert_eq!(
-        said(&mut machine, &read(0, MAX_TRANSFER + 1)),
+        said(&mut machine, &read(0, MAX_READ + 1)),
         Err(errno::EINVAL)
     );
     assert_eq!(
@@ -309,9 +309,18 @@ fn fsync_and_close_flush() {
     for (packet, closing) in [
         (plain(Opcode::Fsync, 2, &[0, 0]), false),
         (plain(Opcode::SyncFs, 1, &[0]), false),
-        (plain(Opcode::Flush, 2, &[0, 0, 0]), true),
+        (plain(Opcode::Flush, 2, &[1, 0, 0]), true),
     ] {
         assert_eq!(served(&mut machine, &packet), Command::Flush { closing });
+    }
+    // The handle says who has opened the file for writing; who has not, has nothing to flush.
+    for (flags, writer) in [(0, false), (1, true), (2, true)] {
+        let opened = said(&mut machine, &plain(Opcode::Open, 2, &[flags])).unwrap();
+        assert_eq!(u32_at(&opened, 8) & fopen::NOFLUSH == 0, writer);
+        let close = plain(Opcode::Flush, 2, &[u64_at(&opened, 0), 0, 0]);
+        let mut out = Vec::new();
+        let step = machine.input(&close, &mut out).unwrap();
+        assert_eq!(step != Step::Answer, writer);
     }
     let mut cannot = agreed(
         directory(),
@@ -372,7 +381,7 @@ fn what_is_kept_is_told_when_the_file_is_opened() {
             DISK,
         );
         let answer = said(&mut machine, &plain(Opcode::Open, 2, &[2])).unwrap();
-        let told = u32_at(&answer, 8) & !fopen::PARALLEL_DIRECT_WRITES;
+        let told = u32_at(&answer, 8) & (fopen::KEEP_CACHE | fopen::DIRECT_IO);
         assert_eq!(told, expected, "{cache:?}");
         let auto = machine.agreed().unwrap().flags & flags::AUTO_INVAL_DATA != 0;
         assert_eq!(auto, cache == Cache::Auto);

@@ -26,7 +26,7 @@ mod machine_tests;
 
 pub mod fuzzing;
 
-pub use machine::{Agreed, Command, MAX_TRANSFER, Machine, Step, found, written};
+pub use machine::{Agreed, Command, MAX_READ, MAX_WRITE, Machine, Step, found, written};
 pub use proto::{Header, Opcode, Violation};
 pub use server::{Bounds, End, Fuse, Seat};
 pub use session::{Answers, Session};

@@ -130,6 +130,7 @@ pub mod fopen {
     #![allow(missing_docs, reason = "the names are those of linux/fuse.h")]
     pub const DIRECT_IO: u32 = 1 << 0;
     pub const KEEP_CACHE: u32 = 1 << 1;
+    pub const NOFLUSH: u32 = 1 << 5;
     pub const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 }
 

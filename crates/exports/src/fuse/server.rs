@@ -156,13 +156,17 @@ impl Fuse {
             session.room().await;
             burst.step_back().await;
             make_room(reactor, &mut buf);
-            let received;
-            (buf, received) = packets.recv(buf).await;
-            match received {
+            match packets.try_recv(&mut buf) {
                 Ok(0) => return Ok(End::Unmounted),
                 Ok(_) => {}
                 Err(error) => match Errno::of(&error) {
                     Errno::ENODEV => return Ok(End::Unmounted),
+                    // When there is one again, what was written may be done, and its memory free.
+                    Errno::EAGAIN => {
+                        let cannot = |error| Error::io("cannot wait for FUSE requests", error);
+                        packets.readable().await.map_err(cannot)?;
+                        continue;
+                    }
                     // A request was taken back while it was read.
                     Errno::ENOENT => continue,
                     _ => return Err(Error::io("cannot read FUSE requests", error)),

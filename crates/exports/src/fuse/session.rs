@@ -15,7 +15,7 @@ use block::{
 use reactor::SendBatch;
 
 use super::{
-    machine::{Agreed, Command, MAX_TRANSFER, Machine, Step, found, written},
+    machine::{Agreed, Command, MAX_WRITE, Machine, Step, found, written},
     proto::{Violation, WRITE_HEAD, errno, of_device, out_header},
     server::{Counters, Fuse},
 };
@@ -148,7 +148,7 @@ impl Session {
             let bounds = self.fuse.bounds();
             used.requests == 0
                 || (used.requests < bounds.requests
-                    && used.bytes + u64::from(MAX_TRANSFER) <= bounds.bytes)
+                    && used.bytes + u64::from(MAX_WRITE) <= bounds.bytes)
         })
         .await;
     }
@@ -237,7 +237,8 @@ impl Session {
 
     fn read_done(&self, answer: Answer, done: &mut Completed) {
         let Data::Given(found) = std::mem::take(done.data_mut()) else {
-            unreachable!("a wanted read is given")
+            // It was asked for nothing else.
+            return self.refuse(answer, Errno::EIO);
         };
         self.end(answer);
         self.send(|batch| {
