@@ -59,8 +59,11 @@ pub enum Command {
     /// Zero a disk, as nbdzero does: what 'blkit zero --help' lists
     #[command(disable_help_flag = true)]
     Zero(ToolArgs),
+    /// Mount a disk as a file, as nbdfuse does: what 'blkit mount --help' lists
+    #[command(disable_help_flag = true)]
+    Mount(ToolArgs),
     /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit,
-    /// nbdinfo, nbdcopy, nbddump, nbddiscard, nbdzero
+    /// nbdinfo, nbdcopy, nbdfuse, nbddump, nbddiscard, nbdzero
     Link {
         /// The directory; it must exist
         #[arg(value_name = "DIR")]
@@ -80,10 +83,10 @@ pub enum Command {
 impl Command {
     /// It reads its command line itself, and sees to its log.
     pub fn is_tool(&self) -> bool {
-        use Command::{Copy, Discard, Dump, Info, Nbdkit, Zero};
+        use Command::{Copy, Discard, Dump, Info, Mount, Nbdkit, Zero};
         matches!(
             self,
-            Nbdkit(_) | Info(_) | Copy(_) | Dump(_) | Discard(_) | Zero(_)
+            Nbdkit(_) | Info(_) | Copy(_) | Mount(_) | Dump(_) | Discard(_) | Zero(_)
         )
     }
 }

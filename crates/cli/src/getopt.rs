@@ -83,19 +83,66 @@ pub fn parse<T: Copy + PartialEq>(
     let mut words = words.into_iter();
     let mut items = Vec::new();
     while let Some(word) = words.next() {
-        let bytes = word.as_bytes();
-        if bytes == b"--" {
-            break;
-        } else if let Some(long) = bytes.strip_prefix(b"--") {
-            items.push(long_option(long, &mut words, spellings)?);
-        } else if bytes.len() > 1 && bytes[0] == b'-' {
-            short_options(&bytes[1..], &mut words, spellings, &mut items)?;
-        } else {
-            items.push(Item::Word(word));
+        match option(word, &mut words, spellings, &mut items)? {
+            Other::None => {}
+            Other::Guard => break,
+            Other::Word(word) => items.push(Item::Word(word)),
         }
     }
     items.extend(words.map(Item::Word));
     Ok(items)
+}
+
+/// Reads options up to the first other word, as getopt_long does when its list of options begins
+/// with a plus sign. Returns the options, and the words from that one on.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_before_words<T: Copy + PartialEq>(
+    words: impl IntoIterator<Item = OsString>,
+    spellings: &[Spelling<T>],
+) -> Result<(Vec<Item<T>>, Vec<OsString>), String> {
+    let mut words = words.into_iter();
+    let mut items = Vec::new();
+    let mut rest = Vec::new();
+    while let Some(word) = words.next() {
+        match option(word, &mut words, spellings, &mut items)? {
+            Other::None => continue,
+            Other::Guard => {}
+            Other::Word(word) => rest.push(word),
+        }
+        break;
+    }
+    rest.extend(words);
+    Ok((items, rest))
+}
+
+/// What a word is if it is no option.
+enum Other {
+    None,
+    /// Two dashes: all behind are words.
+    Guard,
+    Word(OsString),
+}
+
+/// Reads one word, and its value if it is an option that has one.
+fn option<T: Copy + PartialEq>(
+    word: OsString,
+    words: &mut impl Iterator<Item = OsString>,
+    spellings: &[Spelling<T>],
+    items: &mut Vec<Item<T>>,
+) -> Result<Other, String> {
+    let bytes = word.as_bytes();
+    if bytes == b"--" {
+        return Ok(Other::Guard);
+    } else if let Some(long) = bytes.strip_prefix(b"--") {
+        items.push(long_option(long, words, spellings)?);
+    } else if bytes.len() > 1 && bytes[0] == b'-' {
+        short_options(&bytes[1..], words, spellings, items)?;
+    } else {
+        return Ok(Other::Word(word));
+    }
+    Ok(Other::None)
 }
 
 fn long_option<T: Copy + PartialEq>(
@@ -256,6 +303,21 @@ mod tests {
             word("--"),
         ];
         assert_eq!(read(&words).unwrap(), expected);
+    }
+
+    #[test]
+    fn options_may_have_to_come_first() {
+        let read = |words: &[&str]| {
+            let words = words.iter().map(OsString::from);
+            parse_before_words(words, KNOWN).unwrap()
+        };
+        let port = || vec![opt(Opt::Port, "1")];
+        assert_eq!(
+            read(&["-p1", "x", "-f", "--"]),
+            (port(), vec!["x".into(), "-f".into(), "--".into()])
+        );
+        assert_eq!(read(&["-p1", "--", "-f"]), (port(), vec!["-f".into()]));
+        assert_eq!(read(&["-p1"]), (port(), Vec::new()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ const NAMES: &[&str] = &[
     "nbdkit",
     "nbdinfo",
     "nbdcopy",
+    "nbdfuse",
     "nbddump",
     "nbddiscard",
     "nbdzero",

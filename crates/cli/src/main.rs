@@ -2,8 +2,8 @@
 //!
 //! Thin on purpose: the command line is read here, the graph is built by `graph`, clients are
 //! served by `exports`. What is this program's own is the life of the process (`life`, for the
-//! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`, `dump`, `discard`), the
-//! help made from the nodes' schemas (`topics`), and the way errors are told (`report`).
+//! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`, `mount`, `dump`, `discard`),
+//! the help made from the nodes' schemas (`topics`), and the way errors are told (`report`).
 //!
 //! Exit status: 0 after a clean stop, 1 for any error, that of the command with `serve --run`.
 
@@ -19,6 +19,7 @@ mod info;
 mod life;
 mod link;
 mod log;
+mod mount;
 mod nbdkit;
 mod parameters;
 mod report;
@@ -34,10 +35,11 @@ use args::{Cli, Command};
 type Tool = fn(&str, Vec<OsString>) -> ExitCode;
 
 /// By the names that users know them by, and those they have here.
-const TOOLS: [(&str, &str, Tool); 6] = [
+const TOOLS: [(&str, &str, Tool); 7] = [
     ("nbdkit", "nbdkit", |_, words| nbdkit::main(words)),
     ("nbdinfo", "info", info::main),
     ("nbdcopy", "copy", copy::main),
+    ("nbdfuse", "mount", mount::main),
     ("nbddump", "dump", dump::main),
     ("nbddiscard", "discard", discard::discard),
     ("nbdzero", "zero", discard::zero),
@@ -82,6 +84,7 @@ fn run(cli: Cli) -> block::Result<ExitCode> {
         Command::Nbdkit(tool) => Ok(nbdkit::main(tool.words)),
         Command::Info(tool) => Ok(info::main("blkit info", tool.words)),
         Command::Copy(tool) => Ok(copy::main("blkit copy", tool.words)),
+        Command::Mount(tool) => Ok(mount::main("blkit mount", tool.words)),
         Command::Dump(tool) => Ok(dump::main("blkit dump", tool.words)),
         Command::Discard(tool) => Ok(discard::discard("blkit discard", tool.words)),
         Command::Zero(tool) => Ok(discard::zero("blkit zero", tool.words)),

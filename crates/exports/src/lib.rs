@@ -5,4 +5,5 @@
 //! request once, at this edge; what lies below asserts.
 #![forbid(unsafe_code)]
 
+pub mod fuse;
 pub mod nbd;

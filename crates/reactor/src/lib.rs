@@ -12,7 +12,9 @@
 //! | `io`, `table` | operations in flight and who owns their memory |
 //! | `uring`, `poll` | the two drivers |
 //! | `stream`, `batch`, `listener` | [`Stream`], [`SendBatch`], [`Listener`] |
+//! | `packets` | [`Packets`]: descriptors of whole packets |
 //! | `file`, `mapping` | [`IoFile`], [`Mapping`] |
+//! | [`fuse`] | mounting FUSE file systems |
 //! | [`blkdev`], [`process`] | block devices' ioctls; processes, signals, privileges |
 //! | [`sim`] | virtual time, seeded order |
 //!
@@ -26,9 +28,11 @@ pub mod daemon;
 mod event_loop;
 mod executor;
 mod file;
+pub mod fuse;
 mod io;
 mod listener;
 mod mapping;
+mod packets;
 mod poll;
 mod pools;
 pub mod process;
@@ -47,6 +51,7 @@ pub use file::{FileOptions, FileVerb, IoFile};
 pub use io::Io;
 pub use listener::{Accepted, ListenAddress, Listener};
 pub use mapping::{Mapping, lock_in_memory};
+pub use packets::Packets;
 pub use pools::Pools;
 pub use reactors::Reactors;
 pub use stream::Stream;

@@ -44,6 +44,10 @@ pub const TARGETS: &[Target] = &[
         run: session::run,
     },
     Target {
+        name: "fuse_machine",
+        run: exports::fuse::fuzzing::fuzz_machine,
+    },
+    Target {
         name: "nbd_uri",
         run: nbd::fuzzing::fuzz_uri,
     },

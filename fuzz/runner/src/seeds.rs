@@ -35,6 +35,7 @@ struct Session {
 /// Seeds of a target, by its name. Without a doubt different from one another, and in a fixed order.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     let texts = match target {
+        "fuse_machine" => return exports::fuse::fuzzing::seeds(),
         "data_program" => PROGRAMS,
         "nbd_uri" => URIS,
         _ => return sessions(target),

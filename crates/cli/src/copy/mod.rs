@@ -61,7 +61,7 @@ fn copy(name: &str, options: &Options) -> Result<()> {
                 told: None,
             },
         };
-        let stop = stream::first_signal(&reactor, &signals);
+        let stop = tools::signal(&reactor, &signals);
         run.unless_stopped(from, into, stop).await
     })
 }
@@ -97,7 +97,7 @@ impl Run<'_> {
         into: Into,
         stop: impl Future<Output = ()>,
     ) -> Result<()> {
-        if let Some(done) = stream::either(self.copy(from, into), stop).await {
+        if let Some(done) = tools::either(self.copy(from, into), stop).await {
             return done;
         }
         if self.meter.bar {
@@ -106,7 +106,7 @@ impl Run<'_> {
         if let Some(copy) = self.current.take() {
             copy.stop();
             // That it did not reach the end is what it says.
-            let _ = stream::either(copy.finish(), self.reactor.sleep(PATIENCE)).await;
+            let _ = tools::either(copy.finish(), self.reactor.sleep(PATIENCE)).await;
             self.tell_incomplete(&copy);
         }
         Err(Error::new(ErrorKind::Gone, "the copy was stopped"))
@@ -280,7 +280,7 @@ impl Meter {
                 let (done, size) = copy.progress();
                 self.tell(done, size);
                 let pause = reactor.sleep(Duration::from_millis(100));
-                if let Some(copied) = stream::either(finished.as_mut(), pause).await {
+                if let Some(copied) = tools::either(finished.as_mut(), pause).await {
                     break copied;
                 }
             }

@@ -3,47 +3,15 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    future::Future,
     io::{self, Read, Write},
     path::PathBuf,
-    pin::pin,
-    task::Poll,
 };
 
 use block::{
     Completed, Data, Error, ErrorKind, Iov, Op, QueueExt, Reactor, Result, SharedBuf, SharedMem,
 };
-use reactor::{Io, process::Signals};
 
 use crate::tools::Disk;
-
-/// What comes first: the value of one, or the end of the other.
-pub async fn either<T>(one: impl Future<Output = T>, other: impl Future<Output = ()>) -> Option<T> {
-    let (mut one, mut other) = (pin!(one), pin!(other));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(value) = one.as_mut().poll(cx) {
-            return Poll::Ready(Some(value));
-        }
-        other.as_mut().poll(cx).map(|()| None)
-    })
-    .await
-}
-
-/// Waits until somebody wants this process to end.
-pub async fn first_signal(reactor: &Reactor, signals: &Signals) {
-    let failed = loop {
-        match signals.take() {
-            Ok(Some(_)) => return,
-            Ok(None) => {}
-            Err(error) => break error,
-        }
-        if let Err(error) = Io::of(reactor).readable(signals.fd()).await {
-            break error;
-        }
-    };
-    tracing::warn!("this copy cannot be stopped by a signal: {failed}");
-    std::future::pending().await
-}
 
 /// Runs this on a thread that may wait.
 async fn waiting<T: Send + 'static>(

@@ -3,6 +3,7 @@
 
 mod named;
 mod server;
+mod wait;
 mod words;
 
 use std::{future::Future, io::Write, process::ExitCode};
@@ -13,6 +14,7 @@ use reactor::{Loop, Options};
 pub use graph::Disk;
 pub use named::Named;
 pub use server::{Place, Started, take_places};
+pub use wait::{either, signal};
 pub use words::{Asked, LIBNBD, Mistake, listed, understood, version};
 
 use crate::report::one_line;
@@ -22,8 +24,19 @@ use crate::report::one_line;
 /// # Errors
 /// There is no loop to be had, and what `job` says.
 pub fn run<T, F: Future<Output = Result<T>>>(job: impl FnOnce(Reactor) -> F) -> Result<T> {
+    run_on(Options::default(), job)
+}
+
+/// The same on a loop of this kind.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on<T, F: Future<Output = Result<T>>>(
+    options: Options,
+    job: impl FnOnce(Reactor) -> F,
+) -> Result<T> {
     reactor::process::ignore_broken_pipes();
-    let mut made = Loop::new(Options::default())?;
+    let mut made = Loop::new(options)?;
     let reactor = made.reactor().clone();
     let done = made.block_on(job(reactor));
     made.close(std::time::Duration::from_secs(5));

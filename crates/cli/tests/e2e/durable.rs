@@ -67,9 +67,9 @@ fn nothing_is_promised_before_it_is_durable() {
 }
 
 /// Traces a running process until it ends; `None` if that is not allowed.
-fn attach(place: &Place, pid: u32, trace: &Path) -> Option<Child> {
+pub fn attach(place: &Place, pid: u32, trace: &Path) -> Option<Child> {
     let pid = pid.to_string();
-    let calls = "trace=fdatasync,fsync,pwritev2,pwritev,pwrite64,sendmsg,sendto,writev,write";
+    let calls = "trace=fdatasync,fsync,pwritev2,pwritev,pwrite64,sendmsg,sendto,writev,write,readv";
     let mut strace = place
         .command("strace")
         .args([

@@ -17,6 +17,8 @@ mod info;
 mod life;
 mod medium;
 mod mistakes;
+mod mount;
+mod mounted;
 mod nbdcopy;
 mod nbdkit;
 mod peers;

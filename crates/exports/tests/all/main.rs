@@ -4,6 +4,7 @@
 mod certificates;
 mod common;
 mod encrypted;
+mod mounted;
 mod peers;
 mod sessions;
 mod simulated;
