@@ -1,6 +1,6 @@
 //! Making the connection progress, and asking how far it is.
 
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use crate::{Handle, Result, pending};
 
@@ -11,7 +11,7 @@ impl Handle {
         pending()
     }
     /// `nbd_poll2`: as [`poll`](Handle::poll), and also returns when `fd` can be read.
-    pub fn poll2(&self, fd: RawFd, timeout: i32) -> Result<bool> {
+    pub fn poll2(&self, fd: BorrowedFd<'_>, timeout: i32) -> Result<bool> {
         pending()
     }
     /// `nbd_aio_get_fd`.

@@ -4,7 +4,16 @@ use std::{ffi::OsString, os::fd::OwnedFd, path::Path};
 
 use rustix::net::SocketAddrAny;
 
-use crate::{Handle, Result, pending};
+use crate::{Error, Handle, Result, pending};
+
+/// Why a socket that was handed over leads to no connection.
+#[derive(Debug)]
+pub struct SocketError {
+    /// What is wrong.
+    pub error: Error,
+    /// The socket, if the handle did not take it. It is the caller's again.
+    pub socket: Option<OwnedFd>,
+}
 
 impl Handle {
     /// `nbd_connect_uri`.
@@ -44,11 +53,19 @@ impl Handle {
         pending()
     }
     /// `nbd_connect_socket`.
-    pub fn connect_socket(&self, socket: OwnedFd) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// The socket is given back if it was not taken.
+    pub fn connect_socket(&self, socket: OwnedFd) -> std::result::Result<(), SocketError> {
         pending()
     }
     /// `nbd_aio_connect_socket`.
-    pub fn aio_connect_socket(&self, socket: OwnedFd) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// The socket is given back if it was not taken.
+    pub fn aio_connect_socket(&self, socket: OwnedFd) -> std::result::Result<(), SocketError> {
         pending()
     }
     /// `nbd_connect_command`.

@@ -40,6 +40,7 @@ pub use callback::{
     ChunkCallback, CompletionCallback, ContextCallback, DebugCallback, Extent, Extent64Callback,
     ExtentCallback, ListCallback,
 };
+pub use connect::SocketError;
 pub use constants::*;
 pub use error::{Error, Result};
 
