@@ -1,4 +1,4 @@
-//! Which blocks of what was read are zero.
+//! Which blocks of what was read are zero, and where two reads differ.
 
 use block::{Piece, Segments, SharedMem};
 
@@ -89,6 +89,24 @@ fn is_zero(mem: &SharedMem, mut at: usize, len: usize) -> bool {
     true
 }
 
+/// The first byte in which two of the same length differ.
+pub fn difference(one: &Segments, other: &Segments) -> Option<u64> {
+    let (mut left, mut right) = ([0u8; STEP], [0u8; STEP]);
+    let mut at = 0;
+    while at < one.len() {
+        let len = (one.len() - at).min(STEP as u64) as usize;
+        let (left, right) = (&mut left[..len], &mut right[..len]);
+        one.read(at, left);
+        other.read(at, right);
+        if left != right {
+            let same = left.iter().zip(right.iter()).take_while(|(a, b)| a == b);
+            return Some(at + same.count() as u64);
+        }
+        at += len as u64;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use block::{SharedBuf, SharedMem};
@@ -140,5 +158,24 @@ mod tests {
         let expected = [(1024, true), (512, false), (512, true)];
         assert_eq!(found(pieces, 0, 512), expected);
         assert_eq!(found(vec![], 0, 512), []);
+    }
+
+    #[test]
+    fn the_first_difference_is_found() {
+        let mut bytes = vec![3; 10_000];
+        let was: Segments = [mem(&bytes)].into_iter().fold(Segments::new(), |mut all, piece| {
+            all.push(piece);
+            all
+        });
+        let is = |bytes: &[u8]| {
+            let mut all = Segments::new();
+            bytes.chunks(3000).for_each(|part| all.push(mem(part)));
+            all
+        };
+        assert_eq!(difference(&was, &is(&bytes)), None);
+        bytes[9999] = 4;
+        assert_eq!(difference(&was, &is(&bytes)), Some(9999));
+        bytes[4095] = 4;
+        assert_eq!(difference(&was, &is(&bytes)), Some(4095));
     }
 }

@@ -4,7 +4,8 @@
 //! to a lane. A queue of another reactor sends them over, and their bytes are copied.
 
 use std::{
-    rc::Rc,
+    cell::{Cell, RefCell},
+    rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -13,7 +14,7 @@ use block::{
     Result,
 };
 
-use super::{Target, lane::Lane};
+use super::{Joined, Settings, Target, lane::Lane};
 
 /// See the [module](self).
 pub(super) struct NbdDevice {
@@ -25,8 +26,11 @@ pub(super) struct NbdDevice {
 
 /// All connections of a device.
 struct Lanes {
-    all: Vec<Rc<Lane>>,
+    /// The first one is there from the beginning, the others come as they are agreed on.
+    all: RefCell<Vec<Rc<Lane>>>,
     offered: OpSet,
+    /// Nobody joins any more.
+    closed: Cell<bool>,
 }
 
 impl Lanes {
@@ -34,7 +38,8 @@ impl Lanes {
         if !self.offered.contains(request.op()) {
             return request.fail(Errno::ENOTSUP);
         }
-        let lane = match &self.all[..] {
+        let all = self.all.borrow();
+        let lane = match &all[..] {
             [only] => only,
             many => many
                 .iter()
@@ -44,25 +49,59 @@ impl Lanes {
         lane.submit(request);
     }
 
-    fn leave(&self, reactor: &Reactor) {
-        for lane in &self.all {
+    /// All of them say goodbye at once. What is still being agreed on does when it comes.
+    fn leave(&self, reactor: &Reactor) -> Vec<Rc<Lane>> {
+        self.closed.set(true);
+        let all = self.all.borrow().clone();
+        for lane in &all {
             reactor.spawn(lane.clone().leave());
         }
+        all
+    }
+}
+
+/// One more connection, as soon as it is agreed on: requests do not wait for it. Without it the
+/// others do all the work.
+async fn join(reactor: Reactor, target: Arc<Target>, settings: Settings, lanes: Weak<Lanes>) {
+    let joined = match target.connect(&reactor).await {
+        Ok(joined) => joined,
+        Err(refused) => {
+            let why = block::Error::from(refused);
+            return tracing::debug!("one connection less: {}", why.chain());
+        }
+    };
+    let lane = Lane::start(&reactor, target, settings, joined);
+    match lanes.upgrade().filter(|lanes| !lanes.closed.get()) {
+        Some(lanes) => lanes.all.borrow_mut().push(lane),
+        None => lane.leave().await,
     }
 }
 
 impl NbdDevice {
+    /// The disk at the other end of a connection. If the server allows more of them, they are made
+    /// meanwhile, all at once.
     pub fn new(
         reactor: &Reactor,
         limits: Limits,
         target: Arc<Target>,
-        lanes: Vec<Rc<Lane>>,
+        settings: Settings,
+        first: Joined,
     ) -> NbdDevice {
-        let lanes = Lanes {
-            all: lanes,
+        let first = Lane::start(reactor, target.clone(), settings, first);
+        let lanes = Rc::new(Lanes {
+            all: RefCell::new(vec![first]),
             offered: limits.offered(),
+            closed: Cell::new(false),
+        });
+        let more = match limits.multi_conn {
+            true => settings.connections.saturating_sub(1),
+            false => 0,
         };
-        reactor.keep(address(&target), Rc::new(lanes));
+        for _ in 0..more {
+            let (target, lanes) = (target.clone(), Rc::downgrade(&lanes));
+            reactor.spawn(join(reactor.clone(), target, settings, lanes));
+        }
+        reactor.keep(address(&target), lanes);
         NbdDevice {
             limits: Arc::new(limits),
             home: reactor.inbox().clone(),
@@ -103,8 +142,8 @@ impl Device for NbdDevice {
     fn close<'a>(&'a self, reactor: &'a Reactor) -> Local<'a, Result<()>> {
         Box::pin(async move {
             if let Some(lanes) = self.lanes(reactor).filter(|_| self.is_home(reactor)) {
-                for lane in &lanes.all {
-                    lane.clone().leave().await;
+                for lane in lanes.leave(reactor) {
+                    lane.leave().await;
                 }
             }
             Ok(())
@@ -118,7 +157,7 @@ impl Drop for NbdDevice {
         let target = self.target.clone();
         self.home.run(move |home| {
             if let Some(lanes) = home.kept::<Lanes>(address(&target)) {
-                lanes.leave(home);
+                let _leaving = lanes.leave(home);
             }
             home.forget(address(&target));
         });

@@ -1,0 +1,228 @@
+//! How many bytes are on their way, and in how large pieces.
+//!
+//! Too few, and a far disk waits for us; too many, and memory falls out of the processor's cache
+//! before it is used again. What is right is found out: when a round of pieces is done, there may be
+//! twice as many bytes in the next, and if they come faster, it stays so. Where an answer takes its
+//! time in any case, pieces grow too: servers work on a certain number of requests at once, however
+//! large they are. Now and then it is tried again, since the disk may have changed its ways.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use block::Tick;
+
+/// What bounds it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// On their way at first.
+    pub first: u64,
+    /// On their way at most.
+    pub most: u64,
+    /// A piece at first; a power of two.
+    pub piece: u64,
+    /// A piece at most; a power of two.
+    pub largest: u64,
+}
+
+pub struct Pace {
+    bounds: Bounds,
+    limit: Cell<u64>,
+    piece: Cell<u64>,
+    flying: Cell<u64>,
+    round: Cell<Round>,
+    waiting: RefCell<VecDeque<Waker>>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    /// When it began; `None`: with the next piece.
+    since: Option<Tick>,
+    bytes: u64,
+    /// The shortest time a piece took.
+    shortest: Option<Duration>,
+    /// Limit and piece before the last change, and what came then, in bytes per second.
+    before: Option<(u64, u64, f64)>,
+    /// Nothing is tried before.
+    rest: Tick,
+}
+
+/// A round is not shorter, for the clock's sake.
+const ROUND: Duration = Duration::from_millis(5);
+
+/// An answer that takes so long comes from afar.
+const FAR: Duration = Duration::from_millis(2);
+
+/// What is worth its memory.
+const GAIN: f64 = 1.1;
+
+/// Until it is tried again.
+const REST: Duration = Duration::from_secs(3);
+
+impl Pace {
+    pub fn new(bounds: Bounds) -> Pace {
+        Pace {
+            bounds,
+            limit: Cell::new(bounds.first.min(bounds.most)),
+            piece: Cell::new(bounds.piece),
+            flying: Cell::new(0),
+            round: Cell::default(),
+            waiting: RefCell::default(),
+        }
+    }
+
+    /// How long a piece is now, in bytes.
+    pub fn piece(&self) -> u64 {
+        self.piece.get()
+    }
+
+    /// Waits until so many bytes may be on their way; [`Pace::done`] takes them off. There may always
+    /// be one piece.
+    pub async fn start(&self, bytes: u64) {
+        poll_fn(|cx| {
+            let flying = self.flying.get();
+            if flying > 0 && flying + bytes > self.limit.get() {
+                self.waiting.borrow_mut().push_back(cx.waker().clone());
+                return Poll::Pending;
+            }
+            self.flying.set(flying + bytes);
+            Poll::Ready(())
+        })
+        .await;
+        // There may be room for one more.
+        self.wake_one();
+    }
+
+    /// A piece is over: it was begun at `since`, and has come if `came`.
+    pub fn done(&self, bytes: u64, since: Tick, now: Tick, came: bool) {
+        self.flying.set(self.flying.get() - bytes);
+        if came && self.bounds.most > self.bounds.first.min(self.bounds.piece) {
+            self.measure(bytes, since, now);
+        }
+        self.wake_one();
+    }
+
+    fn wake_one(&self) {
+        if self.flying.get() < self.limit.get() {
+            // Not under the borrow.
+            let next = self.waiting.borrow_mut().pop_front();
+            if let Some(next) = next {
+                next.wake();
+            }
+        }
+    }
+
+    fn measure(&self, bytes: u64, begun: Tick, now: Tick) {
+        let mut round = self.round.get();
+        let since = *round.since.get_or_insert(begun);
+        round.bytes += bytes;
+        let took = now.since(begun);
+        round.shortest = Some(round.shortest.map_or(took, |least| least.min(took)));
+        let long = now.since(since);
+        if round.bytes >= 2 * self.limit.get() && long >= ROUND {
+            let rate = round.bytes as f64 / long.as_secs_f64();
+            if now >= round.rest {
+                self.judge(&mut round, rate, now);
+            }
+            round = Round {
+                since: Some(now),
+                bytes: 0,
+                shortest: None,
+                ..round
+            };
+        }
+        self.round.set(round);
+    }
+
+    /// Another round is over: did the last change help, and what comes next?
+    fn judge(&self, round: &mut Round, rate: f64, now: Tick) {
+        let (limit, piece) = (self.limit.get(), self.piece.get());
+        if let Some((limit, piece, old)) = round.before.take()
+            && rate < old * GAIN
+        {
+            self.limit.set(limit);
+            self.piece.set(piece);
+            round.rest = now.after(REST);
+            return;
+        }
+        let far = round.shortest.is_some_and(|least| least >= FAR);
+        let larger = if far { piece * 2 } else { piece };
+        let next = ((limit * 2).min(self.bounds.most), larger.min(self.bounds.largest));
+        if next == (limit, piece) {
+            round.rest = now.after(REST);
+            return;
+        }
+        self.limit.set(next.0);
+        self.piece.set(next.1);
+        round.before = Some((limit, piece, rate));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A disk that needs `delay` for an answer, has `at_once` answers in hand, and moves `rate`
+    /// bytes a second; what the pace comes to after so many pieces.
+    fn after(bounds: Bounds, delay: Duration, at_once: u64, rate: u64) -> (u64, u64) {
+        let pace = Pace::new(bounds);
+        let mut now = Tick(0);
+        for _ in 0..400 {
+            let piece = pace.piece();
+            let flying = (pace.limit.get() / piece).max(1);
+            let served = flying.min(at_once);
+            pace.flying.set(flying * piece);
+            let moves = Duration::from_nanos(served * piece * 1_000_000_000 / rate);
+            let later = now.after(delay.max(moves));
+            for n in 0..flying {
+                pace.done(piece, now, later, n < served);
+            }
+            now = later;
+        }
+        (pace.limit.get(), pace.piece())
+    }
+
+    const BOUNDS: Bounds = Bounds {
+        first: 4 * MIB,
+        most: 64 * MIB,
+        piece: MIB / 4,
+        largest: 2 * MIB,
+    };
+
+    #[test]
+    fn a_far_disk_gets_more_and_larger_pieces() {
+        // 40 Gbit/s: never the limit.
+        let far = after(BOUNDS, Duration::from_millis(20), 1000, 5 << 30);
+        assert_eq!(far, (64 * MIB, 2 * MIB));
+        // A server that has eight requests in hand gets them large.
+        assert_eq!(after(BOUNDS, Duration::from_millis(20), 8, 5 << 30).1, 2 * MIB);
+    }
+
+    #[test]
+    fn more_than_the_line_holds_is_not_sent() {
+        // 400 MiB/s for 20 ms are 8 MiB.
+        let (limit, _) = after(BOUNDS, Duration::from_millis(20), 1000, 400 * MIB);
+        assert!((8 * MIB..=16 * MIB).contains(&limit), "{limit}");
+        // A near disk that is busy all the time gains nothing.
+        let near = after(BOUNDS, Duration::from_micros(50), 1000, 2 << 30);
+        assert_eq!(near, (4 * MIB, MIB / 4));
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let fixed = Bounds {
+            first: MIB,
+            most: MIB,
+            piece: MIB / 4,
+            largest: MIB / 4,
+        };
+        assert_eq!(after(fixed, Duration::from_millis(20), 1000, 5 << 30), (MIB, MIB / 4));
+    }
+}
