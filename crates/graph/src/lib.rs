@@ -23,7 +23,7 @@ mod spec;
 mod testing;
 
 pub use build::Built;
-pub use copy::{BlkHash, Copied, Copy, CopyOptions, Digest, Ends, Hasher, Run, zero_runs};
+pub use copy::{BlkHash, Copied, Copy, CopyOptions, Digest, Ends, Hasher, Rate, Run, zero_runs};
 pub use host::HostServices;
 pub use registry::{
     Entry, FilterEntry, MakeFilter, MakeSource, Registry, SourceEntry, nearest, unknown,

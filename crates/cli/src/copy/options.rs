@@ -110,8 +110,15 @@ pub struct Options {
     pub flush: bool,
     pub progress: Progress,
     /// Bytes on their way at a time.
-    pub queue_size: u64,
-    pub request_size: u64,
+    /// Unless told: as much as is good.
+    pub queue_size: Option<u64>,
+    pub rate_limit: Option<u64>,
+    /// How long lost connections are made again.
+    pub reconnect: Duration,
+    /// Unless told: as much as is good.
+    pub request_size: Option<u64>,
+    pub resume: Resume,
+    pub retries: u32,
     /// For each connection, if that was said.
     pub requests: Option<u32>,
     /// `None`: zeroes are not looked for; `Some(None)`: as the destination prefers.

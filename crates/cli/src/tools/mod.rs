@@ -22,7 +22,10 @@ use crate::report::one_line;
 /// There is no loop to be had, and what `job` says.
 pub fn run<T, F: Future<Output = Result<T>>>(job: impl FnOnce(Reactor) -> F) -> Result<T> {
     reactor::process::ignore_broken_pipes();
-    let mut made = Loop::new(Options::default())?;
+    let mut made = Loop::new(Options {
+        patient: true,
+        ..Options::default()
+    })?;
     let reactor = made.reactor().clone();
     let done = made.block_on(job(reactor));
     made.close(std::time::Duration::from_secs(5));

@@ -71,6 +71,9 @@ impl Job {
             let Some(next) = self.plan.next(self.pace.piece()).await else {
                 break;
             };
+            if self.plan.is_far() {
+                self.pace.far();
+            }
             let done = match next.zero {
                 true => self.zero_piece(&next).await?,
                 false => self.data_piece(&next).await?,

@@ -37,7 +37,7 @@ use job::Job;
 use pace::{Bounds, Pace};
 use plan::Plan;
 use prefix::Prefix;
-use rate::Rate;
+pub use rate::Rate;
 pub use scan::{Run, runs as zero_runs};
 
 /// How to copy. All sizes are bytes.

@@ -35,6 +35,8 @@ pub struct Pace {
     piece: Cell<u64>,
     flying: Cell<u64>,
     round: Cell<Round>,
+    /// Nobody knows yet whether the disks are far.
+    fresh: Cell<bool>,
     waiting: RefCell<VecDeque<Waker>>,
 }
 
@@ -58,6 +60,12 @@ const ROUND: Duration = Duration::from_millis(5);
 /// An answer that takes so long comes from afar.
 const FAR: Duration = Duration::from_millis(2);
 
+/// An answer that takes so long comes from afar even if the machine is busy.
+const FAR_AWAY: Duration = Duration::from_millis(5);
+
+/// On their way to far disks at first, in bytes.
+const FAR_FIRST: u64 = 32 << 20;
+
 /// What is worth its memory.
 const GAIN: f64 = 1.1;
 
@@ -72,7 +80,19 @@ impl Pace {
             piece: Cell::new(bounds.piece),
             flying: Cell::new(0),
             round: Cell::default(),
+            fresh: Cell::new(true),
             waiting: RefCell::default(),
+        }
+    }
+
+    /// The disks turn out to be far: it begins with more, so that a short copy is not over before
+    /// the right measure is found.
+    pub fn far(&self) {
+        if self.fresh.replace(false) {
+            let limit = self.limit.get().max(FAR_FIRST).min(self.bounds.most);
+            self.limit.set(limit);
+            self.piece.set((self.piece.get() * 2).min(self.bounds.largest));
+            self.wake_one();
         }
     }
 
@@ -101,7 +121,7 @@ impl Pace {
     /// A piece is over: it was begun at `since`, and has come if `came`.
     pub fn done(&self, bytes: u64, since: Tick, now: Tick, came: bool) {
         self.flying.set(self.flying.get() - bytes);
-        if came && self.bounds.most > self.bounds.first.min(self.bounds.piece) {
+        if came && self.bounds.most > self.bounds.first {
             self.measure(bytes, since, now);
         }
         self.wake_one();
@@ -120,11 +140,22 @@ impl Pace {
     fn measure(&self, bytes: u64, begun: Tick, now: Tick) {
         let mut round = self.round.get();
         let since = *round.since.get_or_insert(begun);
-        round.bytes += bytes;
+        // What comes in bursts must not count for the round in which it happens to come.
+        if begun >= since {
+            round.bytes += bytes;
+        }
         let took = now.since(begun);
+        if self.fresh.get() {
+            match took >= FAR_AWAY {
+                true => self.far(),
+                false => self.fresh.set(false),
+            }
+        }
         round.shortest = Some(round.shortest.map_or(took, |least| least.min(took)));
         let long = now.since(since);
-        if round.bytes >= 2 * self.limit.get() && long >= ROUND {
+        // From afar that takes as long as an answer, which is long enough to be measured.
+        let much = if Pace::is_far(&round) { 1 } else { 2 };
+        if round.bytes >= much * self.limit.get() && long >= ROUND {
             let rate = round.bytes as f64 / long.as_secs_f64();
             if now >= round.rest {
                 self.judge(&mut round, rate, now);
@@ -139,6 +170,10 @@ impl Pace {
         self.round.set(round);
     }
 
+    fn is_far(round: &Round) -> bool {
+        round.shortest.is_some_and(|least| least >= FAR)
+    }
+
     /// Another round is over: did the last change help, and what comes next?
     fn judge(&self, round: &mut Round, rate: f64, now: Tick) {
         let (limit, piece) = (self.limit.get(), self.piece.get());
@@ -150,8 +185,7 @@ impl Pace {
             round.rest = now.after(REST);
             return;
         }
-        let far = round.shortest.is_some_and(|least| least >= FAR);
-        let larger = if far { piece * 2 } else { piece };
+        let larger = if Pace::is_far(round) { piece * 2 } else { piece };
         let next = ((limit * 2).min(self.bounds.most), larger.min(self.bounds.largest));
         if next == (limit, piece) {
             round.rest = now.after(REST);
@@ -170,11 +204,12 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// A disk that needs `delay` for an answer, has `at_once` answers in hand, and moves `rate`
-    /// bytes a second; what the pace comes to after so many pieces.
+    /// bytes a second; what the pace comes to, whatever it tries now and then.
     fn after(bounds: Bounds, delay: Duration, at_once: u64, rate: u64) -> (u64, u64) {
         let pace = Pace::new(bounds);
         let mut now = Tick(0);
-        for _ in 0..400 {
+        let mut least = (u64::MAX, u64::MAX);
+        for turn in 0..400 {
             let piece = pace.piece();
             let flying = (pace.limit.get() / piece).max(1);
             let served = flying.min(at_once);
@@ -185,30 +220,36 @@ mod tests {
                 pace.done(piece, now, later, n < served);
             }
             now = later;
+            if turn >= 200 {
+                least = least.min((pace.limit.get(), pace.piece()));
+            }
         }
-        (pace.limit.get(), pace.piece())
+        least
     }
 
     const BOUNDS: Bounds = Bounds {
         first: 4 * MIB,
         most: 64 * MIB,
         piece: MIB / 4,
-        largest: 2 * MIB,
+        largest: MIB,
     };
 
     #[test]
     fn a_far_disk_gets_more_and_larger_pieces() {
         // 40 Gbit/s: never the limit.
         let far = after(BOUNDS, Duration::from_millis(20), 1000, 5 << 30);
-        assert_eq!(far, (64 * MIB, 2 * MIB));
+        assert_eq!(far.0, 64 * MIB);
         // A server that has eight requests in hand gets them large.
-        assert_eq!(after(BOUNDS, Duration::from_millis(20), 8, 5 << 30).1, 2 * MIB);
+        assert_eq!(after(BOUNDS, Duration::from_millis(20), 8, 5 << 30).1, MIB);
     }
 
     #[test]
     fn more_than_the_line_holds_is_not_sent() {
-        // 400 MiB/s for 20 ms are 8 MiB.
+        // 400 MiB/s for 20 ms are 8 MiB: what it began with is more than enough.
         let (limit, _) = after(BOUNDS, Duration::from_millis(20), 1000, 400 * MIB);
+        assert!(limit <= FAR_FIRST, "{limit}");
+        // 4 ms are no great distance: it grows from 4 MiB, and then to no more than is of use.
+        let (limit, _) = after(BOUNDS, Duration::from_millis(4), 1000, 2 << 30);
         assert!((8 * MIB..=16 * MIB).contains(&limit), "{limit}");
         // A near disk that is busy all the time gains nothing.
         let near = after(BOUNDS, Duration::from_micros(50), 1000, 2 << 30);

@@ -57,6 +57,9 @@ pub struct Plan {
     align: u64,
     /// The source can be asked, and has not failed to answer.
     extents: Cell<bool>,
+    /// Zeroes that were read blindly are found again.
+    finds: bool,
+    far: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -104,14 +107,14 @@ impl Plan {
             ahead: if options.requests == 1 { 1 } else { AHEAD },
             align,
             extents: Cell::new(options.extents && limits.offered().contains(Op::Extents)),
+            finds: options.sparse.is_some() || destination.is_none(),
+            far: Cell::new(false),
             state: RefCell::new(State {
                 todo: missing.into(),
                 ..State::default()
             }),
         });
-        // Zeroes that were read blindly must be found again.
-        let finds = options.sparse.is_some() || destination.is_none();
-        if plan.extents.get() && plan.ahead > 1 && finds {
+        if plan.extents.get() && plan.ahead > 1 {
             reactor.spawn(plan.clone().lose_patience());
         }
         plan
@@ -136,11 +139,19 @@ impl Plan {
         .await
     }
 
+    /// The first answer has been waited for in vain.
+    pub fn is_far(&self) -> bool {
+        self.far.get()
+    }
+
     async fn lose_patience(self: Rc<Self>) {
         self.reactor.sleep(PATIENCE).await;
         let mut state = self.state.borrow_mut();
         if !state.answered {
-            state.blind = BLIND;
+            self.far.set(true);
+            if self.finds {
+                state.blind = BLIND;
+            }
             state.wake();
         }
     }

@@ -73,20 +73,19 @@ const FIRST: usize = 64;
 const STEP: usize = 4096;
 
 /// Nothing but zero bytes there. Copied to look at: others may share the memory.
-fn is_zero(mem: &SharedMem, mut at: usize, len: usize) -> bool {
-    let end = at + len;
+fn is_zero(mem: &SharedMem, at: usize, len: usize) -> bool {
+    let first = len.min(FIRST);
+    is_zero_by::<FIRST>(mem, at, first) && is_zero_by::<STEP>(mem, at + first, len - first)
+}
+
+/// The same, in steps.
+fn is_zero_by<const STEP: usize>(mem: &SharedMem, at: usize, len: usize) -> bool {
     let mut buffer = [0u8; STEP];
-    let mut step = FIRST;
-    while at < end {
-        let bytes = &mut buffer[..step.min(end - at)];
-        mem.read(at, bytes);
-        if bytes.iter().fold(0, |all, byte| all | byte) != 0 {
-            return false;
-        }
-        at += bytes.len();
-        step = STEP;
-    }
-    true
+    (0..len).step_by(STEP).all(|step| {
+        let bytes = &mut buffer[..STEP.min(len - step)];
+        mem.read(at + step, bytes);
+        bytes.iter().fold(0, |all, byte| all | byte) == 0
+    })
 }
 
 /// The first byte in which two of the same length differ.
