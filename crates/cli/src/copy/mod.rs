@@ -172,7 +172,7 @@ const QUEUE: u64 = 64 << 20;
 /// Requests at first. What has been read from a near disk before it can be written only falls out of
 /// the processor's cache; servers work on several requests at a time.
 const fn ahead(near: bool) -> u64 {
-    if near { 4 } else { 16 }
+    if near { 4 } else { 8 }
 }
 
 /// Reads ahead of standard output.

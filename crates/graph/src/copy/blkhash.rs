@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use block::{Error, ErrorKind, Iov, Op, Pool, Queue, QueueExt, Reactor, Remote, Request, Result};
@@ -59,8 +59,8 @@ pub struct Hasher {
 
 struct Shared {
     how: BlkHash,
-    /// The digest of a block of zeroes.
-    zeroes: Box<[u8]>,
+    /// The digest of a block of zeroes, once it is needed.
+    zeroes: OnceLock<Vec<u8>>,
     /// The block that is begun, where blocks are longer than requests: they come in order then.
     large: Option<Mutex<Inner>>,
     outer: Mutex<Outer>,
@@ -97,7 +97,7 @@ impl Hasher {
             reactor: reactor.clone(),
             shared: Arc::new(Shared {
                 how,
-                zeroes: digest_of_zeroes(how, how.block).into(),
+                zeroes: OnceLock::new(),
                 large: large.then(|| Mutex::new(Inner::new(how))),
                 outer: Mutex::new(Outer {
                     state,
@@ -139,7 +139,7 @@ impl Hasher {
         let mut outer = self.shared.outer();
         if let Some(open) = &self.shared.large {
             let mut inner = open.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.end_block(&self.shared.zeroes);
+            inner.end_block(|| self.shared.zeroes());
             outer.state.update(&std::mem::take(&mut inner.digests));
         }
         if outer.end != size || !outer.later.is_empty() {
@@ -172,6 +172,11 @@ impl Queue for Hasher {
 const STEP: usize = 16 << 10;
 
 impl Shared {
+    fn zeroes(&self) -> &[u8] {
+        let (how, block) = (self.how, self.how.block);
+        self.zeroes.get_or_init(|| digest_of_zeroes(how, block))
+    }
+
     fn outer(&self) -> MutexGuard<'_, Outer> {
         self.outer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,7 +191,7 @@ impl Shared {
             None => {
                 let mut inner = Inner::new(self.how);
                 self.feed(&mut inner, remote);
-                inner.end_block(&self.zeroes);
+                inner.end_block(|| self.zeroes());
                 inner.digests
             }
         };
@@ -206,7 +211,7 @@ impl Shared {
             inner.feed(bytes);
             at += bytes.len() as u64;
             if inner.filled == inner.block {
-                inner.end_block(&self.zeroes);
+                inner.end_block(|| self.zeroes());
             }
         }
     }
@@ -224,7 +229,7 @@ impl Shared {
                 What::Digests(digests) => outer.state.update(&digests),
                 What::Zeroes => {
                     for _ in 0..part.len / self.how.block {
-                        outer.state.update(&self.zeroes);
+                        outer.state.update(self.zeroes());
                     }
                     let rest = digest_of_zeroes(self.how, part.len % self.how.block);
                     outer.state.update(&rest);
@@ -276,12 +281,12 @@ impl Inner {
     }
 
     /// The block that is begun, if one is, ends here. `zeroes` is the digest of one full of them.
-    fn end_block(&mut self, zeroes: &[u8]) {
+    fn end_block<'a>(&mut self, zeroes: impl FnOnce() -> &'a [u8]) {
         if self.filled == 0 {
             return;
         }
         if self.blank == self.block {
-            self.digests.extend_from_slice(zeroes);
+            self.digests.extend_from_slice(zeroes());
         } else {
             self.feed_blank();
             let digest = self.state.finalize_reset();
@@ -297,7 +302,7 @@ fn digest_of_zeroes(how: BlkHash, len: u64) -> Vec<u8> {
     (inner.filled, inner.blank) = (len, len);
     // Not the block whose digest is known.
     inner.block = u64::MAX;
-    inner.end_block(&[]);
+    inner.end_block(|| &[]);
     inner.digests
 }
 

@@ -43,13 +43,16 @@ pub struct Pace {
 /// What is measured.
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
-    /// When it began; `None`: with the next piece.
+    /// When it began; `None`: with the next piece that comes.
     since: Option<Tick>,
+    /// What has come since.
     bytes: u64,
     /// The shortest time a piece took.
     shortest: Option<Duration>,
     /// Limit and piece before the last change, and what came then, in bytes per second.
     before: Option<(u64, u64, f64)>,
+    /// What comes in it was partly begun before the last change.
+    settling: bool,
     /// Nothing is tried before.
     rest: Tick,
 }
@@ -92,6 +95,11 @@ impl Pace {
             let limit = self.limit.get().max(FAR_FIRST).min(self.bounds.most);
             self.limit.set(limit);
             self.piece.set((self.piece.get() * 2).min(self.bounds.largest));
+            let settling = true;
+            self.round.set(Round {
+                settling,
+                ..self.round.get()
+            });
             self.wake_one();
         }
     }
@@ -138,26 +146,21 @@ impl Pace {
     }
 
     fn measure(&self, bytes: u64, begun: Tick, now: Tick) {
-        let mut round = self.round.get();
-        let since = *round.since.get_or_insert(begun);
-        // What comes in bursts must not count for the round in which it happens to come.
-        if begun >= since {
-            round.bytes += bytes;
-        }
         let took = now.since(begun);
-        if self.fresh.get() {
-            match took >= FAR_AWAY {
-                true => self.far(),
-                false => self.fresh.set(false),
-            }
+        if self.fresh.replace(false) && took >= FAR_AWAY {
+            self.fresh.set(true);
+            self.far();
         }
+        let mut round = self.round.get();
+        let since = *round.since.get_or_insert(now);
+        round.bytes += bytes;
         round.shortest = Some(round.shortest.map_or(took, |least| least.min(took)));
         let long = now.since(since);
-        // From afar that takes as long as an answer, which is long enough to be measured.
-        let much = if Pace::is_far(&round) { 1 } else { 2 };
-        if round.bytes >= much * self.limit.get() && long >= ROUND {
-            let rate = round.bytes as f64 / long.as_secs_f64();
-            if now >= round.rest {
+        // All that was on its way when the round began has come: so much comes in that time, be it
+        // in one burst or evenly.
+        if begun >= since && long >= ROUND {
+            if now >= round.rest && !std::mem::take(&mut round.settling) {
+                let rate = round.bytes as f64 / long.as_secs_f64();
                 self.judge(&mut round, rate, now);
             }
             round = Round {
@@ -168,10 +171,6 @@ impl Pace {
             };
         }
         self.round.set(round);
-    }
-
-    fn is_far(round: &Round) -> bool {
-        round.shortest.is_some_and(|least| least >= FAR)
     }
 
     /// Another round is over: did the last change help, and what comes next?
@@ -185,7 +184,8 @@ impl Pace {
             round.rest = now.after(REST);
             return;
         }
-        let larger = if Pace::is_far(round) { piece * 2 } else { piece };
+        let far = round.shortest.is_some_and(|least| least >= FAR);
+        let larger = if far { piece * 2 } else { piece };
         let next = ((limit * 2).min(self.bounds.most), larger.min(self.bounds.largest));
         if next == (limit, piece) {
             round.rest = now.after(REST);
@@ -194,6 +194,7 @@ impl Pace {
         self.limit.set(next.0);
         self.piece.set(next.1);
         round.before = Some((limit, piece, rate));
+        round.settling = true;
     }
 }
 
@@ -203,24 +204,32 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A disk that needs `delay` for an answer, has `at_once` answers in hand, and moves `rate`
+    /// A disk that needs `delay` for an answer, has `at_once` requests in hand, and moves `rate`
     /// bytes a second; what the pace comes to, whatever it tries now and then.
-    fn after(bounds: Bounds, delay: Duration, at_once: u64, rate: u64) -> (u64, u64) {
+    fn after(bounds: Bounds, delay: Duration, at_once: usize, rate: u64) -> (u64, u64) {
         let pace = Pace::new(bounds);
         let mut now = Tick(0);
+        let mut flying: VecDeque<(u64, Tick, Tick)> = VecDeque::new();
+        let mut ends = VecDeque::from([Tick(0)]);
         let mut least = (u64::MAX, u64::MAX);
-        for turn in 0..400 {
-            let piece = pace.piece();
-            let flying = (pace.limit.get() / piece).max(1);
-            let served = flying.min(at_once);
-            pace.flying.set(flying * piece);
-            let moves = Duration::from_nanos(served * piece * 1_000_000_000 / rate);
-            let later = now.after(delay.max(moves));
-            for n in 0..flying {
-                pace.done(piece, now, later, n < served);
+        for turn in 0..20_000 {
+            while flying.is_empty() || pace.flying.get() + pace.piece() <= pace.limit.get() {
+                let bytes = pace.piece();
+                pace.flying.set(pace.flying.get() + bytes);
+                let free = if ends.len() == at_once { ends.pop_front() } else { None };
+                let answered = now.max(free.unwrap_or(now)).after(delay);
+                let moves = Duration::from_nanos(bytes * 1_000_000_000 / rate);
+                let end = answered.max(ends.back().map_or(now, |last| last.after(moves)));
+                ends.push_back(end);
+                if ends.len() > at_once.min(1000) {
+                    ends.pop_front();
+                }
+                flying.push_back((bytes, now, end));
             }
-            now = later;
-            if turn >= 200 {
+            let (bytes, begun, end) = flying.pop_front().expect("there is one");
+            now = end;
+            pace.done(bytes, begun, now, true);
+            if turn >= 10_000 {
                 least = least.min((pace.limit.get(), pace.piece()));
             }
         }
