@@ -19,10 +19,11 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
-use block::{Access, Error, ErrorKind, Op, Reactor, Result, Tick};
+use block::{Access, Error, ErrorKind, Op, Reactor, Result, Source, Tick};
 use graph::{Copied, Copy, CopyOptions, Ends};
 use reactor::process::{self, Signals};
 
@@ -69,6 +70,7 @@ fn copy(name: &str, options: &Options) -> Result<()> {
             options,
             reactor: &reactor,
             near: false,
+            far: false,
             current: RefCell::default(),
             ledger,
             meter,
@@ -144,6 +146,8 @@ struct Run<'a> {
     reactor: &'a Reactor,
     /// Both ends are on this machine.
     near: bool,
+    /// A server took its time to answer.
+    far: bool,
     /// For whoever stops it.
     current: RefCell<Option<(Rc<Copy>, Option<Ledger>)>>,
     /// Where it is kept what is done.
@@ -168,6 +172,12 @@ const LARGEST: u64 = 1 << 20;
 
 /// Bytes on their way at most, unless told.
 const QUEUE: u64 = 64 << 20;
+
+/// A server that is connected to only after this is far: that takes it some five answers.
+const FAR: Duration = Duration::from_millis(25);
+
+/// Bytes of a request to far servers at first, unless told.
+const FAR_REQUEST: u64 = 512 << 10;
 
 /// Requests at first. What has been read from a near disk before it can be written only falls out of
 /// the processor's cache; servers work on several requests at a time.
@@ -204,7 +214,9 @@ impl Run<'_> {
             (From::Disk(source), into) => {
                 self.near = source.is_near() && into.is_near();
                 let (started, source) = source.into_parts();
-                let disk = Disk::open(self.reactor, source, "", Access::ReadOnly).await?;
+                let disk = self
+                    .open(source, started.is_none(), Access::ReadOnly)
+                    .await?;
                 let copied = self.disk_into(&disk, into).await;
                 disk.close(self.reactor).await?;
                 drop(started);
@@ -224,8 +236,25 @@ impl Run<'_> {
         }
     }
 
+    /// Opens an end, and finds out whether it is far if its server was `running` already.
+    async fn open(
+        &mut self,
+        source: Arc<dyn Source>,
+        running: bool,
+        access: Access,
+    ) -> Result<Disk> {
+        let begin = self.reactor.now();
+        let disk = Disk::open(self.reactor, source, "", access).await?;
+        self.far |= running && self.since(begin) >= FAR;
+        Ok(disk)
+    }
+
     fn stream(&self) -> Stream<'_> {
-        Stream::new(self.reactor, self.options, self.options.request_size.unwrap_or(REQUEST))
+        Stream::new(
+            self.reactor,
+            self.options,
+            self.options.request_size.unwrap_or(REQUEST),
+        )
     }
 
     async fn disk_into(&mut self, source: &Disk, into: Into) -> Result<Option<String>> {
@@ -249,11 +278,14 @@ impl Run<'_> {
                 (started, source, false)
             }
         };
-        let ledger = self.ledger.take().map(|path| {
-            Ledger::new(path, &self.options.source, &self.options.destination, size)
-        });
+        let ledger = self
+            .ledger
+            .take()
+            .map(|path| Ledger::new(path, &self.options.source, &self.options.destination, size));
         let ledger = ledger.transpose()?;
-        let disk = Disk::open(self.reactor, disk, "", Access::ReadWrite).await?;
+        let disk = self
+            .open(disk, started.is_none(), Access::ReadWrite)
+            .await?;
         let limits = disk.device().limits();
         self.tell("dst", limits.size, limits.preferred_block);
         let copied = self.run(source, Some(&disk), ledger, fresh).await;
@@ -395,7 +427,7 @@ impl Run<'_> {
         let block = into.map_or(0, preferred);
         let request_size = options
             .request_size
-            .unwrap_or(REQUEST)
+            .unwrap_or(if self.far { FAR_REQUEST } else { REQUEST })
             .max(preferred(source))
             .max(block)
             .min(block::MAX_TRANSFER.into());
@@ -411,8 +443,8 @@ impl Run<'_> {
             largest_request,
             requests: requests as usize,
             ahead: match options.requests {
-                Some(_) => queue_size,
-                None => ahead(self.near) * request_size,
+                None if !self.far => ahead(self.near) * request_size,
+                _ => queue_size,
             },
             queue_size,
             sparse: options.sparse.map(|size| size.unwrap_or(block.max(4096))),

@@ -408,11 +408,21 @@ mod tests {
         for (word, blkhash) in table {
             assert_eq!(asked(&[word, "a", "b"]).unwrap().blkhash, blkhash, "{word}");
         }
-        let words = ["--rate-limit=10M", "--retries=3", "--reconnect=60", "--verify", "a", "b"];
+        let words = [
+            "--rate-limit=10M",
+            "--retries=3",
+            "--reconnect=60",
+            "--verify",
+            "a",
+            "b",
+        ];
         let some = asked(&words).unwrap();
         assert_eq!((some.rate_limit, some.retries), (Some(10 << 20), 3));
         assert!(some.verify && some.reconnect == Duration::from_secs(60));
-        assert_eq!(asked(&["--resume", "a", "b"]).unwrap().resume, Resume::Beside);
+        assert_eq!(
+            asked(&["--resume", "a", "b"]).unwrap().resume,
+            Resume::Beside
+        );
         let named = asked(&["--resume=x", "a", "b"]).unwrap().resume;
         assert_eq!(named, Resume::File("x".into()));
     }

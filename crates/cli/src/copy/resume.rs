@@ -134,7 +134,10 @@ impl Ledger {
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&fresh, &self.path)?;
-            let parent = self.path.parent().filter(|path| !path.as_os_str().is_empty());
+            let parent = self
+                .path
+                .parent()
+                .filter(|path| !path.as_os_str().is_empty());
             File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
         };
         write().map_err(|error| Error::io(self.path.display().to_string(), error))
@@ -234,7 +237,9 @@ mod tests {
         assert!(refused(ledger("a", "b", 9)).contains("its size is another one"));
         fs::write(path("a"), "12345679").unwrap();
         let later = File::options().write(true).open(path("a")).unwrap();
-        later.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        later
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
         assert!(refused(ledger("a", "b", 8)).contains("its source is another one"));
         let now = ledger("a", "b", 8);
         now.remove().unwrap();

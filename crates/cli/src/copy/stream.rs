@@ -14,8 +14,8 @@ use std::{
 };
 
 use block::{
-    Completed, Data, Error, ErrorKind, Iov, Op, Queue, QueueExt, Reactor, Result,
-    SharedBuf, SharedMem,
+    Completed, Data, Error, ErrorKind, Iov, Op, Queue, QueueExt, Reactor, Result, SharedBuf,
+    SharedMem,
 };
 use graph::{Hasher, Rate, Run, zero_runs};
 use reactor::{Io, process::Signals};

@@ -363,12 +363,36 @@ mod tests {
         let table = [
             (Digest::Md5, 4096, "4c1ab0884ef345284db5b86875ef49b7"),
             (Digest::Md5, 65536, "c2b4798899a1de4e9fa93f71999be781"),
-            (Digest::Sha1, 65536, "5c7b3edaa2d5670caf7b2d04133dae5d1b389f90"),
-            (Digest::Sha1, 262144, "752070cd25d3a49ecd696fd4af9ae0c914f61583"),
-            (Digest::Sha256, 4096, "1aa09c56225021036a95f0dd23a3bcc0103f239d798825d7986f4e740875a6db"),
-            (Digest::Sha256, 65536, "cf938a2c107a12d58e0587faebb591e99f45496ce0dfa81a686347ea7f15303b"),
-            (Digest::Sha512, 4096, "cdef48dfea75d33ddaac8ffaa2dead0e590a102877f180fff520ea870fba14793c6ed42c0e036aca028d7dc1978a887a0c52b925639ca48efc5ebbf1e9a97b54"),
-            (Digest::Sha512, 262144, "38dbc7ea6368c961be07cd7402163cdcfa37e4a29d4a7ac7702f8540d806538e15b3b190708377f5d38356fd2e6d5fd94c4644e77d676ae39e4f07dd5a7208c4"),
+            (
+                Digest::Sha1,
+                65536,
+                "5c7b3edaa2d5670caf7b2d04133dae5d1b389f90",
+            ),
+            (
+                Digest::Sha1,
+                262144,
+                "752070cd25d3a49ecd696fd4af9ae0c914f61583",
+            ),
+            (
+                Digest::Sha256,
+                4096,
+                "1aa09c56225021036a95f0dd23a3bcc0103f239d798825d7986f4e740875a6db",
+            ),
+            (
+                Digest::Sha256,
+                65536,
+                "cf938a2c107a12d58e0587faebb591e99f45496ce0dfa81a686347ea7f15303b",
+            ),
+            (
+                Digest::Sha512,
+                4096,
+                "cdef48dfea75d33ddaac8ffaa2dead0e590a102877f180fff520ea870fba14793c6ed42c0e036aca028d7dc1978a887a0c52b925639ca48efc5ebbf1e9a97b54",
+            ),
+            (
+                Digest::Sha512,
+                262144,
+                "38dbc7ea6368c961be07cd7402163cdcfa37e4a29d4a7ac7702f8540d806538e15b3b190708377f5d38356fd2e6d5fd94c4644e77d676ae39e4f07dd5a7208c4",
+            ),
         ];
         for (digest, block, sum) in table {
             assert_eq!(hash(digest, block, &bytes), sum, "{digest:?}/{block}");

@@ -149,7 +149,14 @@ impl Copy {
         let disks = [Some(ends.source), ends.destination, ends.check];
         let job = Rc::new(Job {
             reactor: reactor.clone(),
-            plan: Plan::new(reactor, queue.clone(), &limits, ends.destination, missing, &options),
+            plan: Plan::new(
+                reactor,
+                queue.clone(),
+                &limits,
+                ends.destination,
+                missing,
+                &options,
+            ),
             source: queue,
             destination: ends.destination.map(open).transpose()?,
             check: ends.check.map(open).transpose()?,

@@ -66,9 +66,6 @@ const FAR: Duration = Duration::from_millis(2);
 /// An answer that takes so long comes from afar even if the machine is busy.
 const FAR_AWAY: Duration = Duration::from_millis(5);
 
-/// On their way to far disks at first, in bytes.
-const FAR_FIRST: u64 = 32 << 20;
-
 /// What is worth its memory.
 const GAIN: f64 = 1.1;
 
@@ -88,13 +85,13 @@ impl Pace {
         }
     }
 
-    /// The disks turn out to be far: it begins with more, so that a short copy is not over before
-    /// the right measure is found.
+    /// The disks turn out to be far: it begins with all that may be, so that a short copy is not
+    /// over before the right measure is found.
     pub fn far(&self) {
         if self.fresh.replace(false) {
-            let limit = self.limit.get().max(FAR_FIRST).min(self.bounds.most);
-            self.limit.set(limit);
-            self.piece.set((self.piece.get() * 2).min(self.bounds.largest));
+            self.limit.set(self.bounds.most);
+            self.piece
+                .set((self.piece.get() * 2).min(self.bounds.largest));
             let settling = true;
             self.round.set(Round {
                 settling,
@@ -186,7 +183,10 @@ impl Pace {
         }
         let far = round.shortest.is_some_and(|least| least >= FAR);
         let larger = if far { piece * 2 } else { piece };
-        let next = ((limit * 2).min(self.bounds.most), larger.min(self.bounds.largest));
+        let next = (
+            (limit * 2).min(self.bounds.most),
+            larger.min(self.bounds.largest),
+        );
         if next == (limit, piece) {
             round.rest = now.after(REST);
             return;
@@ -216,7 +216,11 @@ mod tests {
             while flying.is_empty() || pace.flying.get() + pace.piece() <= pace.limit.get() {
                 let bytes = pace.piece();
                 pace.flying.set(pace.flying.get() + bytes);
-                let free = if ends.len() == at_once { ends.pop_front() } else { None };
+                let free = if ends.len() == at_once {
+                    ends.pop_front()
+                } else {
+                    None
+                };
                 let answered = now.max(free.unwrap_or(now)).after(delay);
                 let moves = Duration::from_nanos(bytes * 1_000_000_000 / rate);
                 let end = answered.max(ends.back().map_or(now, |last| last.after(moves)));
@@ -254,9 +258,6 @@ mod tests {
 
     #[test]
     fn more_than_the_line_holds_is_not_sent() {
-        // 400 MiB/s for 20 ms are 8 MiB: what it began with is more than enough.
-        let (limit, _) = after(BOUNDS, Duration::from_millis(20), 1000, 400 * MIB);
-        assert!(limit <= FAR_FIRST, "{limit}");
         // 4 ms are no great distance: it grows from 4 MiB, and then to no more than is of use.
         let (limit, _) = after(BOUNDS, Duration::from_millis(4), 1000, 2 << 30);
         assert!((8 * MIB..=16 * MIB).contains(&limit), "{limit}");
@@ -273,6 +274,9 @@ mod tests {
             piece: MIB / 4,
             largest: MIB / 4,
         };
-        assert_eq!(after(fixed, Duration::from_millis(20), 1000, 5 << 30), (MIB, MIB / 4));
+        assert_eq!(
+            after(fixed, Duration::from_millis(20), 1000, 5 << 30),
+            (MIB, MIB / 4)
+        );
     }
 }

@@ -131,7 +131,11 @@ impl Plan {
             if state.windows.is_empty() {
                 return Poll::Ready(None);
             }
-            if !state.waiting.iter().any(|known| known.will_wake(cx.waker())) {
+            if !state
+                .waiting
+                .iter()
+                .any(|known| known.will_wake(cx.waker()))
+            {
                 state.waiting.push(cx.waker().clone());
             }
             Poll::Pending
@@ -383,7 +387,10 @@ mod tests {
     #[test]
     fn blocks_are_not_torn_apart() {
         let whole = |told: &[Run], start, size| whole_blocks(told, start..size, 16, size);
-        assert_eq!(whole(&[data(20), zero(40), data(4)], 0, 64), [data(32), zero(16), data(16)]);
+        assert_eq!(
+            whole(&[data(20), zero(40), data(4)], 0, 64),
+            [data(32), zero(16), data(16)]
+        );
         // A hole that is no whole block, twice.
         assert_eq!(whole(&[zero(15), data(2), zero(15)], 0, 32), [data(32)]);
         // The end of the disk is the end of a block.
@@ -421,7 +428,10 @@ mod tests {
         // The second window is told first, and only half of it.
         assert_eq!(state.answer(&(100..200), vec![zero(60)]), Some(160..200));
         assert_eq!(next(&mut state), Some((100, 50, true)));
-        assert_eq!(state.answer(&(0..100), vec![zero(24), data(24)]), Some(48..100));
+        assert_eq!(
+            state.answer(&(0..100), vec![zero(24), data(24)]),
+            Some(48..100)
+        );
         assert_eq!(next(&mut state), Some((32, 16, false)));
         assert_eq!(next(&mut state), Some((150, 10, true)));
         assert_eq!(state.answer(&(48..100), vec![zero(52)]), None);

@@ -75,7 +75,10 @@ mod tests {
             prefix.add(offset, 10);
         }
         assert_eq!(prefix.later.len(), 1, "neighbours are one");
-        assert_eq!((prefix.done(), prefix.missing(100)), (vec![0..35, 40..80], vec![35..40, 80..100]));
+        assert_eq!(
+            (prefix.done(), prefix.missing(100)),
+            (vec![0..35, 40..80], vec![35..40, 80..100])
+        );
         prefix.add(35, 5);
         assert_eq!((prefix.end(), prefix.later.len()), (80, 0));
     }

@@ -37,7 +37,10 @@ impl Rate {
     }
 
     fn grant(&self, now: Tick, bytes: u64) -> Duration {
-        let begin = self.earned.get().max(Tick(now.0.saturating_sub(BURST.as_nanos() as u64)));
+        let begin = self
+            .earned
+            .get()
+            .max(Tick(now.0.saturating_sub(BURST.as_nanos() as u64)));
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.per_second);
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         self.earned.set(begin.after(takes));
@@ -62,6 +65,9 @@ mod tests {
         // Time that passes unused is not saved.
         let later = start.after(Duration::from_secs(60));
         assert_eq!(rate.grant(later, 1100), Duration::from_secs(1));
-        assert_eq!(Rate::new(0).grant(start, u64::MAX), Duration::from_nanos(u64::MAX) - start.since(Tick(0)));
+        assert_eq!(
+            Rate::new(0).grant(start, u64::MAX),
+            Duration::from_nanos(u64::MAX) - start.since(Tick(0))
+        );
     }
 }

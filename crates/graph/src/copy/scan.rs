@@ -162,10 +162,12 @@ mod tests {
     #[test]
     fn the_first_difference_is_found() {
         let mut bytes = vec![3; 10_000];
-        let was: Segments = [mem(&bytes)].into_iter().fold(Segments::new(), |mut all, piece| {
-            all.push(piece);
-            all
-        });
+        let was: Segments = [mem(&bytes)]
+            .into_iter()
+            .fold(Segments::new(), |mut all, piece| {
+                all.push(piece);
+                all
+            });
         let is = |bytes: &[u8]| {
             let mut all = Segments::new();
             bytes.chunks(3000).for_each(|part| all.push(mem(part)));

@@ -233,9 +233,14 @@ fn a_cut_short_copy_goes_on_where_it_was() {
                 done: done.clone(),
                 ..options(&mut rng)
             };
-            let copy = Copy::start(made.reactor(), ends(&source, &target), options).expect("starts");
+            let copy =
+                Copy::start(made.reactor(), ends(&source, &target), options).expect("starts");
             // The power fails some time later, unless it has been tried often enough.
-            let cut = Duration::from_micros(if round < 5 { rng.below(3000) } else { 10_000_000 });
+            let cut = Duration::from_micros(if round < 5 {
+                rng.below(3000)
+            } else {
+                10_000_000
+            });
             let copied = made.block_on(async {
                 let mut finish = std::pin::pin!(copy.finish());
                 let mut pause = std::pin::pin!(made.reactor().sleep(cut));
@@ -248,7 +253,9 @@ fn a_cut_short_copy_goes_on_where_it_was() {
                 .await
             });
             if let Some(copied) = copied {
-                read += copied.unwrap_or_else(|error| panic!("seed {seed}: {error}")).read;
+                read += copied
+                    .unwrap_or_else(|error| panic!("seed {seed}: {error}"))
+                    .read;
                 break;
             }
             done = made.block_on(copy.settle()).expect("settles");
@@ -332,7 +339,9 @@ fn what_fails_is_tried_again() {
             ..options(&mut rng)
         };
         let before = made.reactor().now();
-        run(&made, &from, &to, options).0.expect("copies in the end");
+        run(&made, &from, &to, options)
+            .0
+            .expect("copies in the end");
         assert!(to.image() == from.image(), "seed {seed}");
         asked_again += u32::from(made.reactor().now().since(before) >= Duration::from_secs(1));
     }
@@ -361,7 +370,11 @@ fn the_hash_is_that_of_the_source_however_it_comes() {
         made.block_on(copy.finish()).expect("copies");
         assert!(to.image() == from.image(), "seed {seed}");
         let sum = copy.blkhash().expect("is complete").expect("was asked for");
-        assert_eq!(sum, plainly(hash.block, &from.image()), "seed {seed}: {hash:?}");
+        assert_eq!(
+            sum,
+            plainly(hash.block, &from.image()),
+            "seed {seed}: {hash:?}"
+        );
     }
 }
 
