@@ -52,9 +52,13 @@ pub fn is_regular(place: &Place) -> bool {
     let Place::Word(word) = place else {
         return false;
     };
-    let named = word != "-" && word != "null:" && uri_of(word).is_none();
-    named && std::fs::metadata(word).is_ok_and(|found| found.is_file())
-        || named && !Path::new(word).exists()
+    if word == "-" || word == "null:" || uri_of(word).is_some() {
+        return false;
+    }
+    match std::fs::metadata(word) {
+        Ok(found) => found.is_file(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// How patient we are with servers.

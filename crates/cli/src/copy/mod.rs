@@ -225,14 +225,14 @@ impl Run<'_> {
             (From::Stream, Into::Disk(destination)) => {
                 let (started, source) = destination.into_parts();
                 let disk = Disk::open(self.reactor, source, "", Access::ReadWrite).await?;
-                let copied = self.stream().from_input(Sink::Disk(&disk)).await;
+                let copied = self.stream().take_input(Sink::Disk(&disk)).await;
                 disk.close(self.reactor).await?;
                 drop(started);
                 copied
             }
-            (From::Stream, Into::File(path)) => self.stream().from_input(Sink::File(path)).await,
-            (From::Stream, Into::Stream) => self.stream().from_input(Sink::Stream).await,
-            (From::Stream, Into::Nothing) => self.stream().from_input(Sink::Nothing).await,
+            (From::Stream, Into::File(path)) => self.stream().take_input(Sink::File(path)).await,
+            (From::Stream, Into::Stream) => self.stream().take_input(Sink::Stream).await,
+            (From::Stream, Into::Nothing) => self.stream().take_input(Sink::Nothing).await,
         }
     }
 
@@ -264,7 +264,7 @@ impl Run<'_> {
         let (started, disk, fresh) = match into {
             Into::Stream => {
                 let reads = if self.options.synchronous { 1 } else { READS };
-                return self.stream().to_output(source, reads as usize).await;
+                return self.stream().fill_output(source, reads as usize).await;
             }
             Into::Nothing => return self.run(source, None, None, false).await,
             Into::File(path) if goes_on => (None, ends::existing(&path)?, false),

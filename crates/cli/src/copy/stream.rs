@@ -109,7 +109,7 @@ impl Stream<'_> {
     ///
     /// # Errors
     /// It is longer than the disk, or cannot be read or written.
-    pub async fn from_input(&self, sink: Sink<'_>) -> Result<Option<String>> {
+    pub async fn take_input(&self, sink: Sink<'_>) -> Result<Option<String>> {
         let open = self.open(sink).await?;
         let piece = self.piece;
         let mut offset = 0;
@@ -145,7 +145,7 @@ impl Stream<'_> {
     ///
     /// # Errors
     /// What cannot be read, or written.
-    pub async fn to_output(&self, disk: &Disk, reads: usize) -> Result<Option<String>> {
+    pub async fn fill_output(&self, disk: &Disk, reads: usize) -> Result<Option<String>> {
         let queue = disk.device().open_queue(self.reactor)?;
         let size = disk.device().limits().size;
         let mut ahead = VecDeque::new();

@@ -5,8 +5,11 @@
 
 use std::{
     cell::{Cell, RefCell},
-    rc::{Rc, Weak},
+    future::poll_fn,
+    rc::Rc,
     sync::{Arc, atomic::Ordering},
+    task::{Poll, Waker},
+    time::Duration,
 };
 
 use block::{
@@ -14,7 +17,7 @@ use block::{
     Result,
 };
 
-use super::{Joined, Settings, Target, lane::Lane};
+use super::{Joined, Settings, Target, lane::Lane, within};
 
 /// See the [module](self).
 pub(super) struct NbdDevice {
@@ -29,9 +32,16 @@ struct Lanes {
     /// The first one is there from the beginning, the others come as they are agreed on.
     all: RefCell<Vec<Rc<Lane>>>,
     offered: OpSet,
+    /// Connections that are being agreed on, and who waits for there to be none.
+    joining: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
     /// Nobody joins any more.
     closed: Cell<bool>,
 }
+
+/// How long what is being agreed on is waited for at the end. A server that is left in the middle of
+/// it says so in its log.
+const GRACE: Duration = Duration::from_millis(50);
 
 impl Lanes {
     fn submit(&self, request: Request) {
@@ -49,6 +59,18 @@ impl Lanes {
         lane.submit(request);
     }
 
+    /// Waits until nobody joins, or not any longer.
+    async fn joined(&self, reactor: &Reactor) {
+        let none = poll_fn(|cx| {
+            if self.joining.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        });
+        within(reactor, GRACE, none).await;
+    }
+
     /// All of them say goodbye at once. What is still being agreed on does when it comes.
     fn leave(&self, reactor: &Reactor) -> Vec<Rc<Lane>> {
         self.closed.set(true);
@@ -62,18 +84,23 @@ impl Lanes {
 
 /// One more connection, as soon as it is agreed on: requests do not wait for it. Without it the
 /// others do all the work.
-async fn join(reactor: Reactor, target: Arc<Target>, settings: Settings, lanes: Weak<Lanes>) {
-    let joined = match target.connect(&reactor).await {
-        Ok(joined) => joined,
+async fn join(reactor: Reactor, target: Arc<Target>, settings: Settings, lanes: Rc<Lanes>) {
+    match target.connect(&reactor).await {
+        Ok(joined) => {
+            let lane = Lane::start(&reactor, target, settings, joined);
+            match lanes.closed.get() {
+                true => lane.leave().await,
+                false => lanes.all.borrow_mut().push(lane),
+            }
+        }
         Err(refused) => {
             let why = block::Error::from(refused);
-            return tracing::debug!("one connection less: {}", why.chain());
+            tracing::debug!("one connection less: {}", why.chain());
         }
-    };
-    let lane = Lane::start(&reactor, target, settings, joined);
-    match lanes.upgrade().filter(|lanes| !lanes.closed.get()) {
-        Some(lanes) => lanes.all.borrow_mut().push(lane),
-        None => lane.leave().await,
+    }
+    lanes.joining.set(lanes.joining.get() - 1);
+    if let Some(waiting) = lanes.waiting.take() {
+        waiting.wake();
     }
 }
 
@@ -88,17 +115,19 @@ impl NbdDevice {
         first: Joined,
     ) -> NbdDevice {
         let first = Lane::start(reactor, target.clone(), settings, first);
-        let lanes = Rc::new(Lanes {
-            all: RefCell::new(vec![first]),
-            offered: limits.offered(),
-            closed: Cell::new(false),
-        });
         let more = match limits.multi_conn {
             true => settings.connections.saturating_sub(1),
             false => 0,
         };
+        let lanes = Rc::new(Lanes {
+            all: RefCell::new(vec![first]),
+            offered: limits.offered(),
+            joining: Cell::new(more),
+            waiting: RefCell::default(),
+            closed: Cell::new(false),
+        });
         for _ in 0..more {
-            let (target, lanes) = (target.clone(), Rc::downgrade(&lanes));
+            let (target, lanes) = (target.clone(), lanes.clone());
             reactor.spawn(join(reactor.clone(), target, settings, lanes));
         }
         reactor.keep(address(&target), lanes);
@@ -142,7 +171,9 @@ impl Device for NbdDevice {
     fn close<'a>(&'a self, reactor: &'a Reactor) -> Local<'a, Result<()>> {
         Box::pin(async move {
             if let Some(lanes) = self.lanes(reactor).filter(|_| self.is_home(reactor)) {
-                for lane in lanes.leave(reactor) {
+                let all = lanes.leave(reactor);
+                lanes.joined(reactor).await;
+                for lane in all {
                     lane.leave().await;
                 }
             }
