@@ -174,7 +174,7 @@ const LARGEST: u64 = 1 << 20;
 const QUEUE: u64 = 64 << 20;
 
 /// A server that is connected to only after this is far: that takes it some five answers.
-const FAR: Duration = Duration::from_millis(25);
+const FAR: Duration = Duration::from_millis(50);
 
 /// Bytes of a request to far servers at first, unless told.
 const FAR_REQUEST: u64 = 512 << 10;
@@ -432,8 +432,8 @@ impl Run<'_> {
             .max(block)
             .min(block::MAX_TRANSFER.into());
         let largest_request = match options.request_size {
-            Some(_) => request_size,
             None => request_size.max(LARGEST),
+            Some(_) => request_size,
         };
         // A server may want them much larger than we do.
         let queue_size = options.queue_size.unwrap_or(QUEUE).max(request_size);
@@ -447,6 +447,7 @@ impl Run<'_> {
                 _ => queue_size,
             },
             queue_size,
+            may_be_far: !self.near,
             sparse: options.sparse.map(|size| size.unwrap_or(block.max(4096))),
             allocated: options.allocated,
             destination_is_zero: options.destination_is_zero || (fresh && !options.allocated),

@@ -33,6 +33,8 @@ pub struct Job {
     pub destination: Option<Rc<dyn Queue>>,
     /// What was written is read here again.
     pub check: Option<Rc<dyn Queue>>,
+    /// It can be asked what is zero there.
+    pub check_tells: bool,
     /// The disks stay open as long as their queues.
     pub _disks: Vec<Arc<dyn Device>>,
     pub options: CopyOptions,
@@ -238,11 +240,14 @@ impl Job {
 
     /// What the destination says about itself: so many bytes, all of them zero or perhaps not.
     async fn known(&self, check: &Rc<dyn Queue>, offset: u64, len: u64) -> (u64, bool) {
+        if !self.check_tells {
+            return (len, false);
+        }
         let question = self.reactor.request(Op::Extents, offset, len);
         let mut done = check.call(question).await;
         let told = match (done.take_outcome(), done.data()) {
             (Ok(()), Data::Extents(list)) => list.allocation().first().copied(),
-            // It cannot tell.
+            // It cannot tell after all.
             _ => None,
         };
         match told.filter(|told| told.len > 0) {

@@ -53,6 +53,8 @@ pub struct CopyOptions {
     pub ahead: u64,
     /// On their way at a time, when more turns out to be faster.
     pub queue_size: u64,
+    /// A disk may be on another machine: one that is slow to answer gets all of the queue at once.
+    pub may_be_far: bool,
     /// Zeroes become holes where they fill so many bytes, aligned; a power of two. `None`: only what
     /// the source knows to be zero.
     pub sparse: Option<u64>,
@@ -84,6 +86,7 @@ impl Default for CopyOptions {
             requests: 64,
             ahead: 16 << 20,
             queue_size: 16 << 20,
+            may_be_far: true,
             sparse: Some(4096),
             allocated: false,
             destination_is_zero: false,
@@ -160,12 +163,14 @@ impl Copy {
             source: queue,
             destination: ends.destination.map(open).transpose()?,
             check: ends.check.map(open).transpose()?,
+            check_tells: ends.check.is_some_and(|disk| offers(disk, Op::Extents)),
             _disks: disks.into_iter().flatten().cloned().collect(),
             pace: Pace::new(Bounds {
                 first: options.ahead,
                 most: options.queue_size,
                 piece: options.request_size,
                 largest: options.largest_request,
+                may_be_far: options.may_be_far,
             }),
             rate: options.rate.map(Rate::new),
             hasher: options.blkhash.map(|hash| Hasher::new(reactor, hash)),
@@ -262,6 +267,10 @@ impl Copy {
         let cannot = |error| Error::new(ErrorKind::Io, format!("flush failed: {error}"));
         done.take_outcome().map_err(cannot)
     }
+}
+
+fn offers(disk: &Arc<dyn Device>, op: Op) -> bool {
+    disk.limits().offered().contains(op)
 }
 
 /// Blocks that are hashed are read as a whole, or in order.

@@ -27,6 +27,8 @@ pub struct Bounds {
     pub piece: u64,
     /// A piece at most; a power of two.
     pub largest: u64,
+    /// A disk may be far: else what takes long is this machine's doing.
+    pub may_be_far: bool,
 }
 
 pub struct Pace {
@@ -64,7 +66,10 @@ const ROUND: Duration = Duration::from_millis(5);
 const FAR: Duration = Duration::from_millis(2);
 
 /// An answer that takes so long comes from afar even if the machine is busy.
-const FAR_AWAY: Duration = Duration::from_millis(5);
+const FAR_AWAY: Duration = Duration::from_millis(10);
+
+/// On their way to near disks at most, in bytes: what looks like more speed would be chance.
+const NEAR_MOST: u64 = 16 << 20;
 
 /// What is worth its memory.
 const GAIN: f64 = 1.1;
@@ -88,7 +93,7 @@ impl Pace {
     /// The disks turn out to be far: it begins with all that may be, so that a short copy is not
     /// over before the right measure is found.
     pub fn far(&self) {
-        if self.fresh.replace(false) {
+        if self.fresh.replace(false) && self.bounds.may_be_far {
             self.limit.set(self.bounds.most);
             self.piece
                 .set((self.piece.get() * 2).min(self.bounds.largest));
@@ -181,12 +186,17 @@ impl Pace {
             round.rest = now.after(REST);
             return;
         }
-        let far = round.shortest.is_some_and(|least| least >= FAR);
-        let larger = if far { piece * 2 } else { piece };
-        let next = (
-            (limit * 2).min(self.bounds.most),
-            larger.min(self.bounds.largest),
-        );
+        let far = round.shortest.is_some_and(|least| least >= FAR) && self.bounds.may_be_far;
+        let next = match far {
+            true => (
+                (limit * 2).min(self.bounds.most),
+                (piece * 2).min(self.bounds.largest),
+            ),
+            false => (
+                (limit * 2).min(self.bounds.most).min(NEAR_MOST).max(limit),
+                piece,
+            ),
+        };
         if next == (limit, piece) {
             round.rest = now.after(REST);
             return;
@@ -245,6 +255,7 @@ mod tests {
         most: 64 * MIB,
         piece: MIB / 4,
         largest: MIB,
+        may_be_far: true,
     };
 
     #[test]
@@ -273,6 +284,7 @@ mod tests {
             most: MIB,
             piece: MIB / 4,
             largest: MIB / 4,
+            may_be_far: true,
         };
         assert_eq!(
             after(fixed, Duration::from_millis(20), 1000, 5 << 30),
