@@ -167,17 +167,14 @@ const KEEP: Duration = Duration::from_secs(5);
 /// Bytes of a request at first, unless told.
 const REQUEST: u64 = 256 << 10;
 
-/// Bytes of a request at most, unless told.
-const LARGEST: u64 = 1 << 20;
+/// Bytes of a request to far servers, unless told.
+const FAR_REQUEST: u64 = 1 << 20;
 
 /// Bytes on their way at most, unless told.
 const QUEUE: u64 = 64 << 20;
 
 /// A server that is connected to only after this is far: that takes it some five answers.
 const FAR: Duration = Duration::from_millis(50);
-
-/// Bytes of a request to far servers at first, unless told.
-const FAR_REQUEST: u64 = 512 << 10;
 
 /// Requests at first. What has been read from a near disk before it can be written only falls out of
 /// the processor's cache; servers work on several requests at a time.
@@ -432,7 +429,7 @@ impl Run<'_> {
             .max(block)
             .min(block::MAX_TRANSFER.into());
         let largest_request = match options.request_size {
-            None => request_size.max(LARGEST),
+            None => request_size.max(FAR_REQUEST),
             Some(_) => request_size,
         };
         // A server may want them much larger than we do.

@@ -3,8 +3,8 @@
 //! Too few, and a far disk waits for us; too many, and memory falls out of the processor's cache
 //! before it is used again. What is right is found out: when a round of pieces is done, there may be
 //! twice as many bytes in the next, and if they come faster, it stays so. Where an answer takes its
-//! time in any case, pieces grow too: servers work on a certain number of requests at once, however
-//! large they are. Now and then it is tried again, since the disk may have changed its ways.
+//! time in any case, pieces are large too: servers work on a certain number of requests at once,
+//! however large they are. Now and then it is tried again, since the disk may have changed its ways.
 
 use std::{
     cell::{Cell, RefCell},
@@ -188,10 +188,7 @@ impl Pace {
         }
         let far = round.shortest.is_some_and(|least| least >= FAR) && self.bounds.may_be_far;
         let next = match far {
-            true => (
-                (limit * 2).min(self.bounds.most),
-                (piece * 2).min(self.bounds.largest),
-            ),
+            true => ((limit * 2).min(self.bounds.most), self.bounds.largest),
             false => (
                 (limit * 2).min(self.bounds.most).min(NEAR_MOST).max(limit),
                 piece,
