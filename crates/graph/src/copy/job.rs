@@ -10,7 +10,7 @@ use std::{
 
 use block::{
     Completed, Data, Device, Error, ErrorKind, Flags, IoError, Iov, Op, Piece, Queue, QueueExt,
-    Reactor, Request, Result, Segments, SharedMem,
+    Reactor, Request, Result, Segments, SharedMem, Tick,
 };
 
 use super::{
@@ -53,6 +53,18 @@ pub struct Job {
     pub prefix: RefCell<Prefix>,
 }
 
+/// What became of a piece.
+enum Went {
+    /// It was data, of so many bytes, and begun then.
+    Data {
+        bytes: u64,
+        since: Tick,
+    },
+    Zeroes,
+    /// There was none, or it was not begun.
+    Nowhere,
+}
+
 impl Job {
     /// Takes one piece after the other.
     pub async fn work(self: Rc<Self>) {
@@ -69,47 +81,61 @@ impl Job {
     }
 
     async fn pieces(&self) -> Result<()> {
-        while !self.stopped.get() {
-            let Some(next) = self.plan.next(self.pace.piece()).await else {
-                break;
+        loop {
+            // The room comes first: pieces are as long as they should be when they are begun.
+            let room = self.pace.piece();
+            self.pace.start(room).await;
+            let went = self.piece(room).await;
+            let came = match went {
+                Ok(Went::Data { bytes, since }) => Some((bytes, since)),
+                _ => None,
             };
-            if self.plan.is_far() {
-                self.pace.far();
-            }
-            let done = match next.zero {
-                true => self.zero_piece(&next).await?,
-                false => self.data_piece(&next).await?,
-            };
-            if done {
-                self.prefix.borrow_mut().add(next.offset, next.len);
+            self.pace.done(room, came, self.reactor.now());
+            if let Went::Nowhere = went? {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    async fn zero_piece(&self, piece: &Next) -> Result<bool> {
+    async fn piece(&self, room: u64) -> Result<Went> {
+        let next = match self.stopped.get() {
+            true => None,
+            false => self.plan.next(room).await,
+        };
+        let Some(next) = next else {
+            return Ok(Went::Nowhere);
+        };
+        if self.plan.is_far() {
+            self.pace.far();
+        }
+        if let Some(rate) = self.rate.as_ref().filter(|_| !next.zero) {
+            let stopped = || self.stopped.get();
+            rate.take(&self.reactor, next.len, stopped).await;
+        }
+        if self.stopped.get() {
+            return Ok(Went::Nowhere);
+        }
+        let since = self.reactor.now();
+        let went = match next.zero {
+            true => {
+                self.zero_piece(&next).await?;
+                Went::Zeroes
+            }
+            false => {
+                self.copy(&next).await?;
+                let bytes = next.len;
+                Went::Data { bytes, since }
+            }
+        };
+        self.prefix.borrow_mut().add(next.offset, next.len);
+        Ok(went)
+    }
+
+    async fn zero_piece(&self, piece: &Next) -> Result<()> {
         if let Some(hasher) = &self.hasher {
             hasher.zeroes(piece.offset, piece.len).await?;
         }
-        self.zero(piece.offset, piece.len).await?;
-        Ok(true)
-    }
-
-    /// False, if it was stopped before it began.
-    async fn data_piece(&self, piece: &Next) -> Result<bool> {
-        if let Some(rate) = &self.rate {
-            let stopped = || self.stopped.get();
-            rate.take(&self.reactor, piece.len, stopped).await;
-        }
-        self.pace.start(piece.len).await;
-        let since = self.reactor.now();
-        let copied = match self.stopped.get() {
-            true => None,
-            false => Some(self.copy(piece).await),
-        };
-        let came = matches!(copied, Some(Ok(())));
-        self.pace.done(piece.len, since, self.reactor.now(), came);
-        copied.transpose().map(|done| done.is_some())
+        self.zero(piece.offset, piece.len).await
     }
 
     async fn copy(&self, piece: &Next) -> Result<()> {

@@ -128,10 +128,13 @@ impl Pace {
         self.wake_one();
     }
 
-    /// A piece is over: it was begun at `since`, and has come if `came`.
-    pub fn done(&self, bytes: u64, since: Tick, now: Tick, came: bool) {
-        self.flying.set(self.flying.get() - bytes);
-        if came && self.bounds.most > self.bounds.first {
+    /// A piece is over, for which there was `room`; if it was one of data, how much came, and when it
+    /// was begun.
+    pub fn done(&self, room: u64, came: Option<(u64, Tick)>, now: Tick) {
+        self.flying.set(self.flying.get() - room);
+        if let Some((bytes, since)) = came
+            && self.bounds.most > self.bounds.first
+        {
             self.measure(bytes, since, now);
         }
         self.wake_one();
@@ -239,7 +242,7 @@ mod tests {
             }
             let (bytes, begun, end) = flying.pop_front().expect("there is one");
             now = end;
-            pace.done(bytes, begun, now, true);
+            pace.done(bytes, Some((bytes, begun)), now);
             if turn >= 10_000 {
                 least = least.min((pace.limit.get(), pace.piece()));
             }
