@@ -83,8 +83,7 @@ impl Job {
     async fn pieces(&self) -> Result<()> {
         loop {
             // The room comes first: pieces are as long as they should be when they are begun.
-            let room = self.pace.piece();
-            self.pace.start(room).await;
+            let room = self.pace.start().await;
             let went = self.piece(room).await;
             let came = match went {
                 Ok(Went::Data { bytes, since }) => Some((bytes, since)),

@@ -95,8 +95,7 @@ impl Pace {
     pub fn far(&self) {
         if self.fresh.replace(false) && self.bounds.may_be_far {
             self.limit.set(self.bounds.most);
-            self.piece
-                .set((self.piece.get() * 2).min(self.bounds.largest));
+            self.piece.set(self.bounds.largest);
             let settling = true;
             self.round.set(Round {
                 settling,
@@ -106,26 +105,24 @@ impl Pace {
         }
     }
 
-    /// How long a piece is now, in bytes.
-    pub fn piece(&self) -> u64 {
-        self.piece.get()
-    }
-
-    /// Waits until so many bytes may be on their way; [`Pace::done`] takes them off. There may always
-    /// be one piece.
-    pub async fn start(&self, bytes: u64) {
-        poll_fn(|cx| {
+    /// Waits until there is room for a piece: for so many bytes, until [`Pace::done`] gives it back.
+    /// There may always be one.
+    pub async fn start(&self) -> u64 {
+        let room = poll_fn(|cx| {
+            // It may have become another one meanwhile.
+            let room = self.piece.get();
             let flying = self.flying.get();
-            if flying > 0 && flying + bytes > self.limit.get() {
+            if flying > 0 && flying + room > self.limit.get() {
                 self.waiting.borrow_mut().push_back(cx.waker().clone());
                 return Poll::Pending;
             }
-            self.flying.set(flying + bytes);
-            Poll::Ready(())
+            self.flying.set(flying + room);
+            Poll::Ready(room)
         })
         .await;
-        // There may be room for one more.
+        // There may be more.
         self.wake_one();
+        room
     }
 
     /// A piece is over, for which there was `room`; if it was one of data, how much came, and when it
@@ -223,8 +220,8 @@ mod tests {
         let mut ends = VecDeque::from([Tick(0)]);
         let mut least = (u64::MAX, u64::MAX);
         for turn in 0..20_000 {
-            while flying.is_empty() || pace.flying.get() + pace.piece() <= pace.limit.get() {
-                let bytes = pace.piece();
+            while flying.is_empty() || pace.flying.get() + pace.piece.get() <= pace.limit.get() {
+                let bytes = pace.piece.get();
                 pace.flying.set(pace.flying.get() + bytes);
                 let free = if ends.len() == at_once {
                     ends.pop_front()
@@ -244,7 +241,7 @@ mod tests {
             now = end;
             pace.done(bytes, Some((bytes, begun)), now);
             if turn >= 10_000 {
-                least = least.min((pace.limit.get(), pace.piece()));
+                least = least.min((pace.limit.get(), pace.piece.get()));
             }
         }
         least
