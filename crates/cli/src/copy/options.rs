@@ -109,13 +109,12 @@ pub struct Options {
     pub extents: bool,
     pub flush: bool,
     pub progress: Progress,
-    /// Bytes on their way at a time.
-    /// Unless told: as much as is good.
+    /// Bytes on their way at a time; as many as are good, unless told.
     pub queue_size: Option<u64>,
     pub rate_limit: Option<u64>,
     /// How long lost connections are made again.
     pub reconnect: Duration,
-    /// Unless told: as much as is good.
+    /// Bytes of a request; as many as are good, unless told.
     pub request_size: Option<u64>,
     pub resume: Resume,
     pub retries: u32,

@@ -45,7 +45,7 @@ pub use scan::{Run, runs as zero_runs};
 pub struct CopyOptions {
     /// One read, at first; a power of two.
     pub request_size: u64,
-    /// One read, when large ones turn out to be faster; a power of two.
+    /// One read from or for a far disk; a power of two.
     pub largest_request: u64,
     /// Pieces on their way at a time, at most. One: they are copied in order.
     pub requests: usize,
