@@ -26,7 +26,7 @@ mod spec;
 mod testing;
 
 pub use build::Built;
-pub use copy::{Copied, Copy, CopyOptions};
+pub use copy::{BlkHash, Copied, Copy, CopyOptions, Digest, Ends, Hasher, Rate, Run, zero_runs};
 pub use disk::Disk;
 pub use host::HostServices;
 pub use registry::{

@@ -85,6 +85,9 @@ pub struct Options {
     pub entries: u32,
     /// Threads for what would hold the loop up.
     pub pools: Pools,
+    /// All that the loop does is one job, so a write to a file that makes it wait harms nobody: all
+    /// of them are done right away.
+    pub patient: bool,
 }
 
 impl Default for Options {
@@ -95,6 +98,7 @@ impl Default for Options {
             mode: RingMode::Owned,
             entries: 256,
             pools: Pools::default(),
+            patient: false,
         }
     }
 }
@@ -189,7 +193,7 @@ impl Loop {
                 (Driver::Poll(poller), parker, inbox)
             }
         };
-        let io = Io(Rc::new(IoInner::new(driver)));
+        let io = Io(Rc::new(IoInner::new(driver, options.patient)));
         let ops = Rc::new(LoopOps {
             executor: Executor::new(inbox.clone()),
             timers: RefCell::default(),

@@ -8,7 +8,8 @@
 //! a ring); on the ring; on the blocking pool, for the poll driver. Reads try the first with
 //! RWF_NOWAIT, which cannot stall. Buffered writes have no such mode on most filesystems, and a
 //! ring hands them to slow kernel workers, so they are done right away for as long as that is fast:
-//! after one that stalled, the file's writes go the long way for a while.
+//! after one that stalled, the file's writes go the long way for a while. A patient loop (see
+//! [`crate::Options::patient`]) has nobody else to serve, and waits.
 
 use std::{
     cell::Cell,
@@ -208,7 +209,7 @@ impl IoFile {
         // SAFETY: the ranges belong to a request's buffer, which the caller owns.
         let result = unsafe { sys::writev(self.file.as_raw_fd(), iov, Some(at), 0) };
         let end = Instant::now();
-        let stalled = end - begin > STALL;
+        let stalled = end - begin > STALL && !self.io.patient;
         self.stalled_until.set(stalled.then(|| end + STALL_PAUSE));
         Some(result)
     }

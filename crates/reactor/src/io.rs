@@ -37,6 +37,8 @@ pub(crate) struct IoInner {
     pub(crate) ops: Cell<u64>,
     /// Somebody waits for a send that may report nothing when it succeeds, or for the end of its stream.
     pub(crate) hurry: Cell<bool>,
+    /// Writes to files may stall the loop.
+    pub(crate) patient: bool,
     /// Nothing is begun any more.
     closed: Cell<bool>,
     /// Operations that ended at once in this turn: bounded, so that nobody starves the others.
@@ -107,8 +109,9 @@ impl Io {
 }
 
 impl IoInner {
-    pub(crate) fn new(driver: Driver) -> IoInner {
+    pub(crate) fn new(driver: Driver, patient: bool) -> IoInner {
         IoInner {
+            patient,
             driver,
             table: RefCell::default(),
             chunks: OnceCell::new(),

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use block::{Error, ErrorKind, Result, Source};
@@ -46,6 +47,31 @@ pub fn differ(source: &Place, destination: &Place) -> Result<()> {
     Ok(())
 }
 
+/// It is a regular file, or will be one.
+pub fn is_regular(place: &Place) -> bool {
+    let Place::Word(word) = place else {
+        return false;
+    };
+    if word == "-" || word == "null:" || uri_of(word).is_some() {
+        return false;
+    }
+    match std::fs::metadata(word) {
+        Ok(found) => found.is_file(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// How patient we are with servers.
+#[derive(Clone, Copy, Debug)]
+pub struct Servers {
+    /// Connections to each, if it allows several.
+    pub connections: u32,
+    /// Attempts to connect besides the first.
+    pub retries: u32,
+    /// How long a lost connection is made again.
+    pub reconnect: Duration,
+}
+
 /// What is copied into.
 pub enum Into {
     Disk(End),
@@ -82,19 +108,19 @@ impl End {
         }
     }
 
-    fn of_uri(uri: String, connections: u32) -> Result<End> {
+    fn of_uri(uri: String, servers: Servers) -> Result<End> {
         Ok(End {
             started: None,
-            source: nbd(uri, connections)?,
+            source: nbd(uri, servers)?,
             near: false,
         })
     }
 
-    fn of_command(command: &[std::ffi::OsString], connections: u32) -> Result<End> {
+    fn of_command(command: &[std::ffi::OsString], servers: Servers) -> Result<End> {
         let started = Started::new(command)?;
         let uri = started.uri();
         Ok(End {
-            source: nbd(uri, connections)?,
+            source: nbd(uri, servers)?,
             started: Some(started),
             near: false,
         })
@@ -106,10 +132,10 @@ impl From {
     ///
     /// # Errors
     /// There is no such file, or the URI is wrong.
-    pub fn new(place: &Place, connections: u32) -> Result<From> {
+    pub fn new(place: &Place, servers: Servers) -> Result<From> {
         let word = match place {
             Place::Command(command) => {
-                return Ok(From::Disk(End::of_command(command, connections)?));
+                return Ok(From::Disk(End::of_command(command, servers)?));
             }
             Place::Word(word) => word,
         };
@@ -117,7 +143,7 @@ impl From {
             return Ok(From::Stream);
         }
         if let Some(uri) = uri_of(word) {
-            return Ok(From::Disk(End::of_uri(uri, connections)?));
+            return Ok(From::Disk(End::of_uri(uri, servers)?));
         }
         let path = Path::new(word);
         let found = std::fs::metadata(path).map_err(|error| Error::io(shown(path), error))?;
@@ -147,10 +173,10 @@ impl Into {
     ///
     /// # Errors
     /// The URI is wrong, or it is a directory.
-    pub fn new(place: &Place, connections: u32) -> Result<Into> {
+    pub fn new(place: &Place, servers: Servers) -> Result<Into> {
         let word = match place {
             Place::Command(command) => {
-                return Ok(Into::Disk(End::of_command(command, connections)?));
+                return Ok(Into::Disk(End::of_command(command, servers)?));
             }
             Place::Word(word) => word,
         };
@@ -161,7 +187,7 @@ impl Into {
             return Ok(Into::Nothing);
         }
         if let Some(uri) = uri_of(word) {
-            return Ok(Into::Disk(End::of_uri(uri, connections)?));
+            return Ok(Into::Disk(End::of_uri(uri, servers)?));
         }
         let path = Path::new(word);
         match std::fs::metadata(path) {
@@ -190,21 +216,45 @@ pub fn create(path: &Path, size: u64) -> Result<Arc<dyn Source>> {
     File::create(path)
         .and_then(|file| file.set_len(size))
         .map_err(|error| Error::io(shown(path), error))?;
+    existing(path)
+}
+
+/// A file that is written on.
+///
+/// # Errors
+/// What the system says.
+pub fn existing(path: &Path) -> Result<Arc<dyn Source>> {
     sources::file::new(FileConfig::of(path))
+}
+
+/// The same file for reading what has reached the disk: past the page cache where the file system
+/// can (`direct`).
+///
+/// # Errors
+/// What the system says.
+pub fn medium(path: &Path, direct: bool) -> Result<Arc<dyn Source>> {
+    sources::file::new(FileConfig {
+        lock: Lock::None,
+        direct,
+        ..FileConfig::of(path)
+    })
 }
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn uri_of(word: &std::ffi::OsStr) -> Option<String> {
+/// The word, if it is the URI of a server.
+pub fn uri_of(word: &std::ffi::OsStr) -> Option<String> {
     let text = word.to_str()?;
     sources::nbd::is_uri(text).then(|| text.to_owned())
 }
 
-fn nbd(uri: String, connections: u32) -> Result<Arc<dyn Source>> {
+fn nbd(uri: String, servers: Servers) -> Result<Arc<dyn Source>> {
     let config = NbdConfig {
-        connections,
+        connections: servers.connections,
+        retry: servers.retries,
+        reconnect_delay: servers.reconnect,
         ..NbdConfig::of_uri(uri)?
     };
     sources::nbd::new(config)

@@ -24,7 +24,11 @@ use crate::report::one_line;
 /// # Errors
 /// There is no loop to be had, and what `job` says.
 pub fn run<T, F: Future<Output = Result<T>>>(job: impl FnOnce(Reactor) -> F) -> Result<T> {
-    run_on(Options::default(), job)
+    let options = Options {
+        patient: true,
+        ..Options::default()
+    };
+    run_on(options, job)
 }
 
 /// The same on a loop of this kind.

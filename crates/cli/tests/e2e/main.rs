@@ -8,6 +8,7 @@ mod captive;
 #[path = "../../../tls/tests/all/certificates.rs"]
 mod certificates;
 mod copy;
+mod copying;
 mod differential;
 mod discard;
 mod dump;

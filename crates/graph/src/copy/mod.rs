@@ -7,35 +7,54 @@
 //! | module | what |
 //! | --- | --- |
 //! | `plan` | which piece comes next |
-//! | `scan` | which blocks of a piece are zero |
-//! | `prefix` | how far the destination is complete |
+//! | `job` | what is done with a piece |
+//! | `pace` | how much is on its way at a time |
+//! | `rate` | how much goes in a second |
+//! | `scan` | which blocks of a piece are zero; where bytes differ |
+//! | `blkhash` | the checksum of what was read |
+//! | `prefix` | what is done, and how far the destination is complete |
 
+mod blkhash;
+mod job;
+mod pace;
 mod plan;
 mod prefix;
+mod rate;
 mod scan;
 
 use std::{
     cell::{Cell, RefCell},
+    ops::Range,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::Poll,
 };
 
-use block::{
-    Completed, Data, Device, Error, ErrorKind, Flags, IoError, Iov, Op, Piece, Queue, QueueExt,
-    Reactor, Request, Result, Segments, SharedMem,
-};
+use block::{Device, Error, ErrorKind, Op, QueueExt, Reactor, Result};
 
-use plan::{Next, Plan};
+pub use blkhash::{BlkHash, Digest, Hasher};
+use job::Job;
+use pace::{Bounds, Pace};
+use plan::Plan;
 use prefix::Prefix;
+pub use rate::Rate;
+pub use scan::{Run, runs as zero_runs};
 
-/// How to copy.
+/// How to copy. All sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct CopyOptions {
-    /// Bytes of one read; a power of two.
+    /// One read, at first; a power of two.
     pub request_size: u64,
-    /// Pieces on their way at a time.
+    /// One read from or for a far disk; a power of two.
+    pub largest_request: u64,
+    /// Pieces on their way at a time, at most. One: they are copied in order.
     pub requests: usize,
+    /// On their way at a time, at first.
+    pub ahead: u64,
+    /// On their way at a time, when more turns out to be faster.
+    pub queue_size: u64,
+    /// A disk may be on another machine: one that is slow to answer gets all of the queue at once.
+    pub may_be_far: bool,
     /// Zeroes become holes where they fill so many bytes, aligned; a power of two. `None`: only what
     /// the source knows to be zero.
     pub sparse: Option<u64>,
@@ -47,6 +66,15 @@ pub struct CopyOptions {
     pub extents: bool,
     /// Flush the destination at the end.
     pub flush: bool,
+    /// Try what has failed so many times more, a second apart.
+    pub retries: u32,
+    /// Data in a second, at most.
+    pub rate: Option<u64>,
+    /// Hash what is read. Requests are not smaller than its blocks, nor is anything left out.
+    pub blkhash: Option<BlkHash>,
+    /// What is on the destination already, and is not copied again: ranges in order, which neither
+    /// touch nor overlap.
+    pub done: Vec<Range<u64>>,
 }
 
 impl Default for CopyOptions {
@@ -54,12 +82,20 @@ impl Default for CopyOptions {
     fn default() -> CopyOptions {
         CopyOptions {
             request_size: 256 << 10,
+            largest_request: 256 << 10,
             requests: 64,
+            ahead: 16 << 20,
+            queue_size: 16 << 20,
+            may_be_far: true,
             sparse: Some(4096),
             allocated: false,
             destination_is_zero: false,
             extents: true,
             flush: false,
+            retries: 0,
+            rate: None,
+            blkhash: None,
+            done: Vec::new(),
         }
     }
 }
@@ -77,58 +113,75 @@ pub struct Copied {
     pub skipped: u64,
 }
 
+/// The disks of a copy.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    /// What is copied.
+    pub source: &'a Arc<dyn Device>,
+    /// What it is copied to; `None`: the bytes are read and forgotten.
+    pub destination: Option<&'a Arc<dyn Device>>,
+    /// The destination once more, where all that was written is read back and compared; `None`: it
+    /// is not.
+    pub check: Option<&'a Arc<dyn Device>>,
+}
+
 /// A copy that goes on. Dropping it stops it as [`Copy::stop`] does.
 pub struct Copy(Rc<Job>);
 
-struct Job {
-    reactor: Reactor,
-    source: Rc<dyn Queue>,
-    /// `None`: the bytes are read and forgotten.
-    destination: Option<Rc<dyn Queue>>,
-    /// The disks stay open as long as their queues.
-    _disks: (Arc<dyn Device>, Option<Arc<dyn Device>>),
-    options: CopyOptions,
-    plan: Plan,
-    size: u64,
-    stopped: Cell<bool>,
-    running: Cell<usize>,
-    failed: RefCell<Option<Error>>,
-    waiting: RefCell<Option<Waker>>,
-    copied: Cell<Copied>,
-    prefix: RefCell<Prefix>,
-}
-
 impl Copy {
-    /// Starts to copy all of `source` to the beginning of `destination`.
+    /// Starts to copy all of the source to the beginning of the destination.
     ///
     /// # Errors
     /// The destination is too small, or cannot be written.
-    pub fn start(
-        reactor: &Reactor,
-        source: &Arc<dyn Device>,
-        destination: Option<&Arc<dyn Device>>,
-        options: CopyOptions,
-    ) -> Result<Copy> {
-        let size = source.limits().size;
-        if let Some(destination) = destination {
+    pub fn start(reactor: &Reactor, ends: Ends<'_>, mut options: CopyOptions) -> Result<Copy> {
+        let limits = ends.source.limits();
+        let size = limits.size;
+        if let Some(hash) = options.blkhash {
+            whole_blocks(hash, &mut options)?;
+        }
+        if let Some(destination) = ends.destination {
             check(size, destination)?;
         }
-        let queue = source.open_queue(reactor)?;
+        let queue = ends.source.open_queue(reactor)?;
+        let open = |disk: &Arc<dyn Device>| disk.open_queue(reactor);
+        let mut prefix = Prefix::default();
+        for done in &options.done {
+            prefix.add(done.start, done.end - done.start);
+        }
+        let missing = prefix.missing(size);
+        let disks = [Some(ends.source), ends.destination, ends.check];
         let job = Rc::new(Job {
             reactor: reactor.clone(),
-            plan: Plan::new(&source.limits(), destination, &options),
+            plan: Plan::new(
+                reactor,
+                queue.clone(),
+                &limits,
+                ends.destination,
+                missing,
+                &options,
+            ),
             source: queue,
-            destination: destination
-                .map(|disk| disk.open_queue(reactor))
-                .transpose()?,
-            _disks: (source.clone(), destination.cloned()),
+            destination: ends.destination.map(open).transpose()?,
+            check: ends.check.map(open).transpose()?,
+            check_tells: ends.check.is_some_and(|disk| offers(disk, Op::Extents)),
+            _disks: disks.into_iter().flatten().cloned().collect(),
+            pace: Pace::new(Bounds {
+                first: options.ahead,
+                most: options.queue_size,
+                piece: options.request_size,
+                largest: options.largest_request,
+                may_be_far: options.may_be_far,
+            }),
+            rate: options.rate.map(Rate::new),
+            hasher: options.blkhash.map(|hash| Hasher::new(reactor, hash)),
             size,
             stopped: Cell::new(false),
             running: Cell::new(options.requests),
             failed: RefCell::default(),
+            differs: Cell::default(),
             waiting: RefCell::default(),
             copied: Cell::default(),
-            prefix: RefCell::default(),
+            prefix: RefCell::new(prefix),
             options,
         });
         for _ in 0..job.options.requests {
@@ -152,6 +205,17 @@ impl Copy {
         self.0.prefix.borrow().end()
     }
 
+    /// What is done, flushed: it is on the destination whatever happens now. In order, for
+    /// [`CopyOptions::done`].
+    ///
+    /// # Errors
+    /// The flush failed.
+    pub async fn settle(&self) -> Result<Vec<Range<u64>>> {
+        let done = self.0.prefix.borrow().done();
+        self.flush().await?;
+        Ok(done)
+    }
+
     /// Waits for the end, and flushes the destination if that was asked for.
     ///
     /// # Errors
@@ -166,20 +230,62 @@ impl Copy {
             Poll::Pending
         })
         .await;
+        if let Some(offset) = job.differs.get() {
+            return Err(job::different(offset));
+        }
         if let Some(error) = job.failed.take() {
             return Err(error);
         }
         if job.prefix.borrow().end() < job.size {
             return Err(Error::new(ErrorKind::Gone, "the copy was stopped"));
         }
-        if let Some(destination) = job.destination.as_ref().filter(|_| job.options.flush) {
-            let flush = job.reactor.request(Op::Flush, 0, 0);
-            let mut done = destination.call(flush).await;
-            let cannot = |error| Error::new(ErrorKind::Io, format!("flush failed: {error}"));
-            done.take_outcome().map_err(cannot)?;
+        if job.options.flush {
+            self.flush().await?;
         }
         Ok(job.copied.get())
     }
+
+    /// The hash of what was read, once it has finished; `None` if it was not asked for.
+    ///
+    /// # Errors
+    /// Not all of the disk was read.
+    pub fn blkhash(&self) -> Result<Option<String>> {
+        let job = &*self.0;
+        job.hasher
+            .as_ref()
+            .map(|hasher| hasher.finish(job.size))
+            .transpose()
+    }
+
+    async fn flush(&self) -> Result<()> {
+        let job = &*self.0;
+        let Some(destination) = &job.destination else {
+            return Ok(());
+        };
+        let flush = job.reactor.request(Op::Flush, 0, 0);
+        let mut done = destination.call(flush).await;
+        let cannot = |error| Error::new(ErrorKind::Io, format!("flush failed: {error}"));
+        done.take_outcome().map_err(cannot)
+    }
+}
+
+fn offers(disk: &Arc<dyn Device>, op: Op) -> bool {
+    disk.limits().offered().contains(op)
+}
+
+/// Blocks that are hashed are read as a whole, or in order.
+fn whole_blocks(hash: BlkHash, options: &mut CopyOptions) -> Result<()> {
+    if !options.done.is_empty() {
+        let what = "what was copied before cannot be hashed";
+        return Err(Error::new(ErrorKind::Config, what));
+    }
+    if hash.block > block::MAX_TRANSFER.into() {
+        options.requests = 1;
+        return Ok(());
+    }
+    options.request_size = options.request_size.max(hash.block);
+    options.largest_request = options.largest_request.max(hash.block);
+    Ok(())
 }
 
 impl Drop for Copy {
@@ -202,141 +308,6 @@ fn check(size: u64, destination: &Arc<dyn Device>) -> Result<()> {
         return Err(Error::new(ErrorKind::Permission, what));
     }
     Ok(())
-}
-
-impl Job {
-    /// Takes one piece after the other.
-    async fn work(self: Rc<Self>) {
-        if let Err(error) = self.pieces().await {
-            self.stopped.set(true);
-            self.failed.borrow_mut().get_or_insert(error);
-        }
-        self.running.set(self.running.get() - 1);
-        if self.running.get() == 0
-            && let Some(waiting) = self.waiting.take()
-        {
-            waiting.wake();
-        }
-    }
-
-    async fn pieces(&self) -> Result<()> {
-        while !self.stopped.get() {
-            let Some(next) = self.plan.next(&self.reactor, &*self.source).await else {
-                break;
-            };
-            match next.zero {
-                true => self.zero(next.offset, next.len).await?,
-                false => self.copy(&next).await?,
-            }
-            self.prefix.borrow_mut().add(next.offset, next.len);
-        }
-        Ok(())
-    }
-
-    async fn copy(&self, piece: &Next) -> Result<()> {
-        let mut read = self.reactor.request(Op::Read, piece.offset, piece.len);
-        *read.data_mut() = Data::Wanted;
-        let mut done = self.call(&self.source, read, "read", piece.offset).await?;
-        self.count(|copied| copied.read += piece.len);
-        let Data::Given(bytes) = std::mem::take(done.data_mut()) else {
-            return Err(Error::new(ErrorKind::Format, "a read without data"));
-        };
-        drop(done);
-        let Some(block) = self.options.sparse.filter(|_| self.destination.is_some()) else {
-            return self.write(piece.offset, bytes).await;
-        };
-        let mut at = 0;
-        for run in scan::runs(&bytes, piece.offset, block) {
-            match run.zero {
-                true => self.zero(piece.offset + at, run.len).await?,
-                false => {
-                    let bytes = bytes.slice(at, run.len);
-                    self.write(piece.offset + at, bytes).await?;
-                }
-            }
-            at += run.len;
-        }
-        Ok(())
-    }
-
-    async fn write(&self, offset: u64, bytes: Segments) -> Result<()> {
-        let Some(destination) = &self.destination else {
-            return Ok(());
-        };
-        let len = bytes.len();
-        let mut write = self.reactor.request(Op::Write, offset, len);
-        *write.data_mut() = iov(bytes).into();
-        self.call(destination, write, "write", offset).await?;
-        self.count(|copied| copied.written += len);
-        Ok(())
-    }
-
-    async fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        let destination = self.destination.as_ref();
-        let Some(destination) = destination.filter(|_| !self.options.destination_is_zero) else {
-            self.count(|copied| copied.skipped += len);
-            return Ok(());
-        };
-        let mut zero = self.reactor.request(Op::WriteZeroes, offset, len);
-        if self.options.allocated {
-            zero.set_flags(Flags::NO_HOLE);
-        }
-        self.call(destination, zero, "write zeroes", offset).await?;
-        self.count(|copied| copied.zeroed += len);
-        Ok(())
-    }
-
-    async fn call(
-        &self,
-        queue: &Rc<dyn Queue>,
-        request: Request,
-        what: &str,
-        offset: u64,
-    ) -> Result<Completed> {
-        let mut done = queue.call(request).await;
-        match done.take_outcome() {
-            Ok(()) => Ok(done),
-            Err(error) => Err(failed(what, offset, &error)),
-        }
-    }
-
-    fn count(&self, add: impl FnOnce(&mut Copied)) {
-        let mut copied = self.copied.get();
-        add(&mut copied);
-        self.copied.set(copied);
-    }
-}
-
-#[cold]
-fn failed(what: &str, offset: u64, error: &IoError) -> Error {
-    Error::new(
-        ErrorKind::Io,
-        format!("{what} at offset {offset} failed: {error}"),
-    )
-}
-
-/// Zeroes that are written, because they are less than a block.
-static ZEROES: [u8; 4096] = [0; 4096];
-
-/// What was read, as what is written.
-fn iov(bytes: Segments) -> Iov {
-    let mut parts: Vec<Iov> = Vec::new();
-    for piece in bytes.into_pieces() {
-        match piece {
-            Piece::Mem(mem) => parts.push(mem.into()),
-            Piece::Zero(mut len) => {
-                while len > 0 {
-                    let part = len.min(ZEROES.len() as u64);
-                    parts.push(SharedMem::of_static(&ZEROES[..part as usize]).into());
-                    len -= part;
-                }
-            }
-        }
-    }
-    match <[Iov; 1]>::try_from(parts) {
-        Ok([one]) => one,
-        Err(many) => Iov::gather(&many),
-    }
 }
 
 #[cfg(test)]

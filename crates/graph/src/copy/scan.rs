@@ -1,4 +1,4 @@
-//! Which blocks of what was read are zero.
+//! Which blocks of what was read are zero, and where two reads differ.
 
 use block::{Piece, Segments, SharedMem};
 
@@ -73,20 +73,37 @@ const FIRST: usize = 64;
 const STEP: usize = 4096;
 
 /// Nothing but zero bytes there. Copied to look at: others may share the memory.
-fn is_zero(mem: &SharedMem, mut at: usize, len: usize) -> bool {
-    let end = at + len;
+fn is_zero(mem: &SharedMem, at: usize, len: usize) -> bool {
+    let first = len.min(FIRST);
+    is_zero_by::<FIRST>(mem, at, first) && is_zero_by::<STEP>(mem, at + first, len - first)
+}
+
+/// The same, in steps.
+fn is_zero_by<const STEP: usize>(mem: &SharedMem, at: usize, len: usize) -> bool {
     let mut buffer = [0u8; STEP];
-    let mut step = FIRST;
-    while at < end {
-        let bytes = &mut buffer[..step.min(end - at)];
-        mem.read(at, bytes);
-        if bytes.iter().fold(0, |all, byte| all | byte) != 0 {
-            return false;
+    (0..len).step_by(STEP).all(|step| {
+        let bytes = &mut buffer[..STEP.min(len - step)];
+        mem.read(at + step, bytes);
+        bytes.iter().fold(0, |all, byte| all | byte) == 0
+    })
+}
+
+/// The first byte in which two of the same length differ.
+pub fn difference(one: &Segments, other: &Segments) -> Option<u64> {
+    let (mut left, mut right) = ([0u8; STEP], [0u8; STEP]);
+    let mut at = 0;
+    while at < one.len() {
+        let len = (one.len() - at).min(STEP as u64) as usize;
+        let (left, right) = (&mut left[..len], &mut right[..len]);
+        one.read(at, left);
+        other.read(at, right);
+        if left != right {
+            let same = left.iter().zip(right.iter()).take_while(|(a, b)| a == b);
+            return Some(at + same.count() as u64);
         }
-        at += bytes.len();
-        step = STEP;
+        at += len as u64;
     }
-    true
+    None
 }
 
 #[cfg(test)]
@@ -140,5 +157,26 @@ mod tests {
         let expected = [(1024, true), (512, false), (512, true)];
         assert_eq!(found(pieces, 0, 512), expected);
         assert_eq!(found(vec![], 0, 512), []);
+    }
+
+    #[test]
+    fn the_first_difference_is_found() {
+        let mut bytes = vec![3; 10_000];
+        let was: Segments = [mem(&bytes)]
+            .into_iter()
+            .fold(Segments::new(), |mut all, piece| {
+                all.push(piece);
+                all
+            });
+        let is = |bytes: &[u8]| {
+            let mut all = Segments::new();
+            bytes.chunks(3000).for_each(|part| all.push(mem(part)));
+            all
+        };
+        assert_eq!(difference(&was, &is(&bytes)), None);
+        bytes[9999] = 4;
+        assert_eq!(difference(&was, &is(&bytes)), Some(9999));
+        bytes[4095] = 4;
+        assert_eq!(difference(&was, &is(&bytes)), Some(4095));
     }
 }

@@ -4,8 +4,12 @@
 //! to a lane. A queue of another reactor sends them over, and their bytes are copied.
 
 use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
+    task::{Poll, Waker},
+    time::Duration,
 };
 
 use block::{
@@ -13,7 +17,7 @@ use block::{
     Result,
 };
 
-use super::{Target, lane::Lane};
+use super::{Joined, Settings, Target, lane::Lane, within};
 
 /// See the [module](self).
 pub(super) struct NbdDevice {
@@ -25,16 +29,27 @@ pub(super) struct NbdDevice {
 
 /// All connections of a device.
 struct Lanes {
-    all: Vec<Rc<Lane>>,
+    /// The first one is there from the beginning, the others come as they are agreed on.
+    all: RefCell<Vec<Rc<Lane>>>,
     offered: OpSet,
+    /// Connections that are being agreed on, and who waits for there to be none.
+    joining: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+    /// Nobody joins any more.
+    closed: Cell<bool>,
 }
+
+/// How long what is being agreed on is waited for at the end. A server that is left in the middle of
+/// it says so in its log.
+const GRACE: Duration = Duration::from_millis(50);
 
 impl Lanes {
     fn submit(&self, request: Request) {
         if !self.offered.contains(request.op()) {
             return request.fail(Errno::ENOTSUP);
         }
-        let lane = match &self.all[..] {
+        let all = self.all.borrow();
+        let lane = match &all[..] {
             [only] => only,
             many => many
                 .iter()
@@ -44,25 +59,78 @@ impl Lanes {
         lane.submit(request);
     }
 
-    fn leave(&self, reactor: &Reactor) {
-        for lane in &self.all {
+    /// Waits until nobody joins, or not any longer.
+    async fn joined(&self, reactor: &Reactor) {
+        let none = poll_fn(|cx| {
+            if self.joining.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        });
+        within(reactor, GRACE, none).await;
+    }
+
+    /// All of them say goodbye at once. What is still being agreed on does when it comes.
+    fn leave(&self, reactor: &Reactor) -> Vec<Rc<Lane>> {
+        self.closed.set(true);
+        let all = self.all.borrow().clone();
+        for lane in &all {
             reactor.spawn(lane.clone().leave());
         }
+        all
+    }
+}
+
+/// One more connection, as soon as it is agreed on: requests do not wait for it. Without it the
+/// others do all the work.
+async fn join(reactor: Reactor, target: Arc<Target>, settings: Settings, lanes: Rc<Lanes>) {
+    match target.connect(&reactor).await {
+        Ok(joined) => {
+            let lane = Lane::start(&reactor, target, settings, joined);
+            match lanes.closed.get() {
+                true => lane.leave().await,
+                false => lanes.all.borrow_mut().push(lane),
+            }
+        }
+        Err(refused) => {
+            let why = block::Error::from(refused);
+            tracing::debug!("one connection less: {}", why.chain());
+        }
+    }
+    lanes.joining.set(lanes.joining.get() - 1);
+    if let Some(waiting) = lanes.waiting.take() {
+        waiting.wake();
     }
 }
 
 impl NbdDevice {
+    /// The disk at the other end of a connection. If the server allows more of them, they are made
+    /// meanwhile, all at once.
     pub fn new(
         reactor: &Reactor,
         limits: Limits,
         target: Arc<Target>,
-        lanes: Vec<Rc<Lane>>,
+        settings: Settings,
+        first: Joined,
     ) -> NbdDevice {
-        let lanes = Lanes {
-            all: lanes,
-            offered: limits.offered(),
+        let first = Lane::start(reactor, target.clone(), settings, first);
+        let more = match limits.multi_conn {
+            true => settings.connections.saturating_sub(1),
+            false => 0,
         };
-        reactor.keep(address(&target), Rc::new(lanes));
+        let lanes = Rc::new(Lanes {
+            all: RefCell::new(vec![first]),
+            offered: limits.offered(),
+            joining: Cell::new(more),
+            waiting: RefCell::default(),
+            closed: Cell::new(false),
+        });
+        for _ in 0..more {
+            let (target, lanes) = (target.clone(), lanes.clone());
+            reactor.spawn(join(reactor.clone(), target, settings, lanes));
+        }
+        reactor.keep(address(&target), lanes);
         NbdDevice {
             limits: Arc::new(limits),
             home: reactor.inbox().clone(),
@@ -103,8 +171,10 @@ impl Device for NbdDevice {
     fn close<'a>(&'a self, reactor: &'a Reactor) -> Local<'a, Result<()>> {
         Box::pin(async move {
             if let Some(lanes) = self.lanes(reactor).filter(|_| self.is_home(reactor)) {
-                for lane in &lanes.all {
-                    lane.clone().leave().await;
+                let all = lanes.leave(reactor);
+                lanes.joined(reactor).await;
+                for lane in all {
+                    lane.leave().await;
                 }
             }
             Ok(())
@@ -118,7 +188,7 @@ impl Drop for NbdDevice {
         let target = self.target.clone();
         self.home.run(move |home| {
             if let Some(lanes) = home.kept::<Lanes>(address(&target)) {
-                lanes.leave(home);
+                let _leaving = lanes.leave(home);
             }
             home.forget(address(&target));
         });

@@ -38,6 +38,7 @@ use block::{
 };
 use config::{Arg, Choice, Config};
 use nbd::{
+    Mode,
     client::{ClientOptions, Connected, Event, Goal},
     uri::Uri,
 };
@@ -48,7 +49,6 @@ use transport::Transport;
 use crate::{registry, single::read_only};
 use device::{Lent, NbdDevice};
 pub use dial::{Dial, Dialed, Server};
-use lane::Lane;
 pub use upstream::Upstream;
 
 /// How long a server gets for the whole handshake.
@@ -255,8 +255,8 @@ pub(crate) struct Target {
     name: Arc<str>,
     dial: Arc<dyn Dial>,
     terms: Terms,
-    /// What the first connection was told.
-    limits: OnceLock<Limits>,
+    /// What the first connection was told, and how it talks.
+    first: OnceLock<(Limits, Mode)>,
     /// A connection was lost for good.
     gone: AtomicBool,
 }
@@ -264,10 +264,14 @@ pub(crate) struct Target {
 impl Target {
     /// A connection in the transmission phase, to the same disk as the first one.
     async fn connect(&self, reactor: &Reactor) -> Result<Joined, Refused> {
+        let mut terms = self.terms.clone();
+        if let Some((_, mode)) = self.first.get() {
+            // What was refused once is not asked for again: a round trip less.
+            terms.options.mode = *mode;
+        }
         let haggled = within(reactor, HANDSHAKE, async {
             let Dialed { stream, server } = self.dial.dial(reactor).await?;
-            let (transport, connected) =
-                hello::shake(reactor, &stream, &self.terms, |_| {}).await?;
+            let (transport, connected) = hello::shake(reactor, &stream, &terms, |_| {}).await?;
             let what = || Error::new(ErrorKind::Format, "the server did not open the export");
             Ok(Joined {
                 transport,
@@ -280,7 +284,8 @@ impl Target {
         let joined = haggled.map_err(|error| Refused::Now(named(error)))?;
         let limits =
             hello::limits(&joined.connected).map_err(|error| Refused::Now(named(error)))?;
-        let first = self.limits.get_or_init(|| limits.clone());
+        let mode = joined.connected.mode;
+        let (first, _) = self.first.get_or_init(|| (limits.clone(), mode));
         if let Some(why) = difference(first, &limits) {
             let error = named(Error::new(ErrorKind::Format, why));
             return Err(Refused::ForEver(error));
@@ -359,20 +364,14 @@ async fn attach(
         name: name.clone(),
         dial,
         terms,
-        limits: OnceLock::new(),
+        first: OnceLock::new(),
         gone: AtomicBool::new(false),
     });
-    let mut connections = vec![target.connect(reactor).await?];
-    let limits = target.limits.get().expect("connected").clone();
+    let joined = target.connect(reactor).await?;
+    let (limits, _) = target.first.get().expect("connected").clone();
     limits.assert_valid();
-    if limits.multi_conn {
-        for _ in 1..settings.connections {
-            connections.push(target.connect(reactor).await?);
-        }
-    }
-    let start = |joined| Lane::start(reactor, target.clone(), settings, joined);
-    let lanes = connections.into_iter().map(start).collect();
-    Ok(Arc::new(NbdDevice::new(reactor, limits, target, lanes)))
+    let device = NbdDevice::new(reactor, limits, target, settings, joined);
+    Ok(Arc::new(device))
 }
 
 /// The source. Connects to nothing yet.

@@ -19,11 +19,17 @@ use super::{
     within,
 };
 
-/// Memory for one receive, in bytes.
+/// Memory for one receive, in bytes, while replies are small: many come at once.
 const BUFFER: usize = 128 << 10;
 
+/// The same while replies are large: little more than a head, as what comes behind it is copied.
+const HEADS: usize = 16 << 10;
+
+/// From so many bytes on, a reply is large.
+const LARGE: usize = 64 << 10;
+
 /// With less room than this a buffer is replaced. A reply's head with its error text must fit.
-const LEAST_ROOM: usize = 16 << 10;
+const LEAST_ROOM: usize = 8 << 10;
 
 /// Serves replies until the connection ends; says why it did.
 pub(super) async fn run(lane: &Lane, transport: &Transport, mode: Mode) -> String {
@@ -32,6 +38,7 @@ pub(super) async fn run(lane: &Lane, transport: &Transport, mode: Mode) -> Strin
         transport,
         replies: Replies::new(mode),
         buf: RecvBuf::new(lane.reactor.chunk(BUFFER)),
+        size: BUFFER,
     };
     match receiver.run().await {
         Err(why) => why,
@@ -44,6 +51,8 @@ struct Receiver<'a> {
     transport: &'a Transport,
     replies: Replies,
     buf: RecvBuf,
+    /// How much is received at once.
+    size: usize,
 }
 
 enum Never {}
@@ -82,8 +91,10 @@ impl Receiver<'_> {
     }
 
     async fn receive(&mut self) -> Result<(), String> {
-        if !self.buf.rewind() && self.buf.room() < LEAST_ROOM {
-            let copied = self.buf.move_to(self.lane.reactor.chunk(BUFFER));
+        let other = self.buf.rewind() && self.buf.capacity() != self.size;
+        if other || self.buf.room() < LEAST_ROOM {
+            let size = self.size.max(self.buf.data().len() + LEAST_ROOM);
+            let copied = self.buf.move_to(self.lane.reactor.chunk(size));
             self.count(copied);
         }
         let small = RecvBuf::new(self.lane.reactor.chunk(0));
@@ -156,6 +167,7 @@ impl Receiver<'_> {
             last,
         } = *content;
         let len = length as usize;
+        self.size = if len < LARGE { BUFFER } else { HEADS };
         let here = self.buf.data().len().min(len);
         let ends = last.then_some(cookie);
         let iov = {
