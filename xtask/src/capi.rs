@@ -231,12 +231,7 @@ fn describe(prefix: &Path, libdir: &Path) -> String {
 }
 
 /// Copies what was built to where programs look for it.
-fn install(
-    folder: &Path,
-    prefix: &Path,
-    libdir: &Path,
-    root: Option<&Path>,
-) -> Result<(), String> {
+fn install(folder: &Path, prefix: &Path, libdir: &Path, root: Option<&Path>) -> Result<(), String> {
     let below = |path: &Path| match root {
         Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
         None => path.to_owned(),
@@ -246,8 +241,14 @@ fn install(
     for folder in [&include, &pkgconfig] {
         fs::create_dir_all(folder).map_err(|why| told(folder, &why))?;
     }
-    put(&include.join("libnbd.h"), &read(&folder.join("include/libnbd.h"))?)?;
-    put(&lib.join("libnbd.so.0"), &read(&folder.join("libnbd.so.0"))?)?;
+    put(
+        &include.join("libnbd.h"),
+        &read(&folder.join("include/libnbd.h"))?,
+    )?;
+    put(
+        &lib.join("libnbd.so.0"),
+        &read(&folder.join("libnbd.so.0"))?,
+    )?;
     alias(&lib)?;
     let describes = describe(prefix, libdir);
     put(&pkgconfig.join("libnbd.pc"), describes.as_bytes())
@@ -285,7 +286,9 @@ mod tests {
 
     #[test]
     fn options() {
-        let wanted = parse(&words("--release --no-tls --install /usr --libdir /usr/lib64"));
+        let wanted = parse(&words(
+            "--release --no-tls --install /usr --libdir /usr/lib64",
+        ));
         let expected = Wanted {
             profile: "release".to_owned(),
             tls: false,
@@ -293,7 +296,12 @@ mod tests {
             libdir: Some("/usr/lib64".into()),
         };
         assert_eq!(wanted, Ok(expected));
-        for wrong in ["--install", "--install usr", "--libdir /usr/lib", "--reelase"] {
+        for wrong in [
+            "--install",
+            "--install usr",
+            "--libdir /usr/lib",
+            "--reelase",
+        ] {
             assert!(parse(&words(wrong)).is_err(), "{wrong}");
         }
     }

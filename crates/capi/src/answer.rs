@@ -5,7 +5,7 @@ use std::{
     ptr,
 };
 
-use crate::{ctype::CType, error::c_string};
+use crate::{ctype::CType, error::c_string, nbd_handle};
 
 /// What the inside of a function makes, as C gets it.
 pub trait Answer {
@@ -45,6 +45,24 @@ impl Answer for () {
     const FAILED: c_int = -1;
     fn into_c(self) -> c_int {
         0
+    }
+}
+
+/// What `nbd_close` answers: nothing.
+pub struct Closed;
+
+impl Answer for Closed {
+    type C = ();
+    const FAILED: () = ();
+    fn into_c(self) {}
+}
+
+/// What `nbd_create` makes.
+impl Answer for Box<nbd_handle> {
+    type C = *mut nbd_handle;
+    const FAILED: *mut nbd_handle = ptr::null_mut();
+    fn into_c(self) -> *mut nbd_handle {
+        Box::into_raw(self)
     }
 }
 

@@ -2,14 +2,20 @@
 
 use std::{
     ffi::{CStr, OsStr, OsString, c_char, c_int, c_uint, c_void},
+    marker::PhantomData,
     os::unix::ffi::OsStrExt,
     path::Path,
     ptr::NonNull,
+    slice,
 };
 
 use handle::{
     ChunkCallback, CompletionCallback, ContextCallback, DebugCallback, Error, Extent64Callback,
     ExtentCallback, ListCallback, ReadBuffer, WriteBuffer,
+};
+use rustix::{
+    io::Errno,
+    net::{SocketAddrAny, addr::SocketAddrStorage},
 };
 
 use crate::{
@@ -33,11 +39,19 @@ pub struct Place {
 impl Place {
     /// What libnbd says about NULL.
     fn is_null(self) -> Error {
-        Error::new(self.call, format!("{} cannot be NULL", self.name), libc::EFAULT)
+        Error::new(
+            self.call,
+            format!("{} cannot be NULL", self.name),
+            libc::EFAULT,
+        )
     }
 
     fn is_not_utf8(self) -> Error {
-        Error::new(self.call, format!("{} is not UTF-8", self.name), libc::EILSEQ)
+        Error::new(
+            self.call,
+            format!("{} is not UTF-8", self.name),
+            libc::EILSEQ,
+        )
     }
 }
 
@@ -62,10 +76,7 @@ pub trait Param {
 ///
 /// # Safety
 /// `h` is NULL or was made by `nbd_create` and not closed, and stays so while `'a` lasts.
-pub unsafe fn handle<'a>(
-    h: *mut nbd_handle,
-    call: &'static str,
-) -> Result<&'a nbd_handle, Error> {
+pub unsafe fn handle<'a>(h: *mut nbd_handle, call: &'static str) -> Result<&'a nbd_handle, Error> {
     let place = Place { call, name: "h" };
     // SAFETY: the caller's promise.
     unsafe { h.as_ref() }.ok_or_else(|| place.is_null())
@@ -80,7 +91,7 @@ macro_rules! numbers {
             fn hold(raw: $number) -> $number {
                 raw
             }
-            unsafe fn take<'a>(held: $number, _: Place) -> Result<$number, Error> {
+            unsafe fn take<'a>(held: $number, _: Place) -> Result<Self::Taken<'a>, Error> {
                 Ok(held)
             }
         })*
@@ -99,9 +110,9 @@ impl Param for Text {
     fn hold(raw: *const c_char) -> *const c_char {
         raw
     }
-    unsafe fn take<'a>(held: *const c_char, place: Place) -> Result<&'a str, Error> {
+    unsafe fn take<'a>(held: *const c_char, place: Place) -> Result<Self::Taken<'a>, Error> {
         // SAFETY: the caller's promise.
-        unsafe { text(held, place) }
+        text(unsafe { bytes(held, place) }?, place)
     }
 }
 
@@ -115,7 +126,7 @@ impl Param for File {
     fn hold(raw: *const c_char) -> *const c_char {
         raw
     }
-    unsafe fn take<'a>(held: *const c_char, place: Place) -> Result<&'a Path, Error> {
+    unsafe fn take<'a>(held: *const c_char, place: Place) -> Result<Self::Taken<'a>, Error> {
         // SAFETY: the caller's promise.
         let bytes = unsafe { bytes(held, place) }?;
         Ok(Path::new(OsStr::from_bytes(bytes)))
@@ -135,10 +146,8 @@ impl Param for Texts {
     unsafe fn take<'a>(held: Self::Held, place: Place) -> Result<Self::Taken<'a>, Error> {
         // SAFETY: the caller's promise.
         let words = unsafe { words(held, place) }?;
-        words
-            // SAFETY: the same.
-            .map(|word| unsafe { text(word, place) }.map(str::to_owned))
-            .collect()
+        let texts = words.into_iter().map(|word| text(word, place));
+        texts.map(|text| text.map(str::to_owned)).collect()
     }
 }
 
@@ -155,118 +164,173 @@ impl Param for Argv {
     unsafe fn take<'a>(held: Self::Held, place: Place) -> Result<Self::Taken<'a>, Error> {
         // SAFETY: the caller's promise.
         let words = unsafe { words(held, place) }?;
-        words
-            // SAFETY: the same.
-            .map(|word| unsafe { bytes(word, place) }.map(|word| OsStr::from_bytes(word).to_owned()))
-            .collect()
+        let words = words.into_iter().map(OsStr::from_bytes);
+        Ok(words.map(OsStr::to_owned).collect())
     }
 }
 
+/// # Safety
+/// It is NULL or a C string, and stays so while `'a` lasts.
 unsafe fn bytes<'a>(text: *const c_char, place: Place) -> Result<&'a [u8], Error> {
     if text.is_null() {
         return Err(place.is_null());
     }
-    // SAFETY: not NULL, and so a C string by the caller's promise.
+    // SAFETY: the caller's promise.
     Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-unsafe fn text<'a>(text: *const c_char, place: Place) -> Result<&'a str, Error> {
-    // SAFETY: the caller's promise.
-    let bytes = unsafe { bytes(text, place) }?;
+fn text(bytes: &[u8], place: Place) -> Result<&str, Error> {
     std::str::from_utf8(bytes).map_err(|_| place.is_not_utf8())
 }
 
-unsafe fn words(
-    list: *mut *mut c_char,
-    place: Place,
-) -> Result<impl Iterator<Item = *const c_char>, Error> {
+/// # Safety
+/// It is NULL or a list of C strings that ends with NULL, and stays so while `'a` lasts.
+unsafe fn words<'a>(list: *mut *mut c_char, place: Place) -> Result<Vec<&'a [u8]>, Error> {
     if list.is_null() {
         return Err(place.is_null());
     }
-    let mut next = list;
-    Ok(std::iter::from_fn(move || {
-        // SAFETY: by the caller's promise there is an entry up to the NULL, and this is not behind it.
-        let word = unsafe { *next };
+    let mut words = Vec::new();
+    loop {
+        // SAFETY: the entries before were not the last one.
+        let word = unsafe { *list.add(words.len()) };
         if word.is_null() {
-            return None;
+            return Ok(words);
         }
-        // SAFETY: the entry before was not the last.
-        next = unsafe { next.add(1) };
-        Some(word.cast_const())
-    }))
+        // SAFETY: the caller's promise.
+        words.push(unsafe { bytes(word, place) }?);
+    }
 }
 
-/// Memory to read into or to write from, without its length.
-pub struct Memory<M>(M);
+/// Memory that a command reads into or writes from; its length is the [`Count`] behind it.
+pub struct Memory<M>(PhantomData<M>);
 
-impl Param for Memory<*mut c_void> {
-    type Raw = *mut c_void;
-    type Held = *mut c_void;
-    type Taken<'a> = NonNull<u8>;
-    fn hold(raw: *mut c_void) -> *mut c_void {
+/// Where such memory begins.
+pub struct Start(NonNull<u8>);
+
+macro_rules! memory {
+    ($($raw:ty),*) => {
+        $(impl Param for Memory<$raw> {
+            type Raw = $raw;
+            type Held = $raw;
+            type Taken<'a> = Start;
+            fn hold(raw: $raw) -> $raw {
+                raw
+            }
+            unsafe fn take<'a>(held: $raw, place: Place) -> Result<Self::Taken<'a>, Error> {
+                let start = NonNull::new(held as *mut u8);
+                start.map(Start).ok_or_else(|| place.is_null())
+            }
+        })*
+    };
+}
+
+memory!(*mut c_void, *const c_void);
+
+/// How many bytes the memory has that is the parameter before it.
+pub struct Count {
+    bytes: usize,
+    call: &'static str,
+}
+
+impl Param for Count {
+    type Raw = usize;
+    type Held = usize;
+    type Taken<'a> = Count;
+    fn hold(raw: usize) -> usize {
         raw
     }
-    unsafe fn take<'a>(held: *mut c_void, place: Place) -> Result<NonNull<u8>, Error> {
-        NonNull::new(held.cast()).ok_or_else(|| place.is_null())
+    unsafe fn take<'a>(held: usize, place: Place) -> Result<Self::Taken<'a>, Error> {
+        Ok(Count {
+            bytes: held,
+            call: place.call,
+        })
     }
 }
 
-impl Param for Memory<*const c_void> {
-    type Raw = *const c_void;
-    type Held = *const c_void;
-    type Taken<'a> = NonNull<u8>;
-    fn hold(raw: *const c_void) -> *const c_void {
-        raw
-    }
-    unsafe fn take<'a>(held: *const c_void, place: Place) -> Result<NonNull<u8>, Error> {
-        NonNull::new(held.cast_mut().cast()).ok_or_else(|| place.is_null())
-    }
-}
-
-/// The caller's memory for one command.
+/// The caller's memory for one command: from the call until the command has completed.
 pub struct Lent {
     start: NonNull<u8>,
-    count: usize,
+    bytes: usize,
 }
 
 // SAFETY: libnbd.h: the memory is the command's until it has completed, whatever thread that needs.
 unsafe impl Send for Lent {}
 
-impl Lent {
-    /// # Safety
-    /// Until this is dropped, `count` bytes from `start` on are there and nobody else uses them;
-    /// for a read, they may be written.
-    pub unsafe fn new(start: NonNull<u8>, count: usize) -> Lent {
-        Lent { start, count }
+impl Start {
+    /// The memory. Both come from the same call of C, which promised that they belong together.
+    pub fn with(self, count: Count) -> Result<Lent, Error> {
+        // No memory is longer, and no slice may be.
+        if isize::try_from(count.bytes).is_err() {
+            let most = handle::MAX_REQUEST;
+            let why = format!("request too large: maximum request size is {most}");
+            return Err(Error::new(count.call, why, libc::ERANGE));
+        }
+        Ok(Lent {
+            start: self.0,
+            bytes: count.bytes,
+        })
     }
 }
 
 impl ReadBuffer for Lent {
     fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the promise of `new`. Whatever the bytes are, they are bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.count) }
+        // SAFETY: C promised so many bytes that nobody else uses while this is here. What they are
+        // does not matter: they are written, not read.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 }
 
 impl WriteBuffer for Lent {
     fn as_slice(&self) -> &[u8] {
-        // SAFETY: the promise of `new`.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.count) }
+        // SAFETY: C promised so many bytes that nobody changes while this is here.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.bytes) }
     }
 }
 
-/// The address of a socket, without its length.
+/// The address of a socket; its length is the [`Length`] behind it.
 pub struct Address;
+
+/// Where such an address begins.
+pub struct AddressStart(NonNull<SocketAddrStorage>);
+
+/// How many bytes the address has that is the parameter before it.
+pub struct Length(libc::socklen_t);
 
 impl Param for Address {
     type Raw = *const libc::sockaddr;
     type Held = *const libc::sockaddr;
-    type Taken<'a> = NonNull<libc::sockaddr>;
+    type Taken<'a> = AddressStart;
     fn hold(raw: Self::Raw) -> Self::Held {
         raw
     }
     unsafe fn take<'a>(held: Self::Held, place: Place) -> Result<Self::Taken<'a>, Error> {
-        NonNull::new(held.cast_mut()).ok_or_else(|| place.is_null())
+        let start = NonNull::new(held.cast_mut().cast());
+        start.map(AddressStart).ok_or_else(|| place.is_null())
+    }
+}
+
+impl Param for Length {
+    type Raw = libc::socklen_t;
+    type Held = libc::socklen_t;
+    type Taken<'a> = Length;
+    fn hold(raw: libc::socklen_t) -> libc::socklen_t {
+        raw
+    }
+    unsafe fn take<'a>(held: libc::socklen_t, _: Place) -> Result<Self::Taken<'a>, Error> {
+        Ok(Length(held))
+    }
+}
+
+impl AddressStart {
+    /// The address, if it is one. Both come from the same call of C, which promised that they
+    /// belong together.
+    pub fn with(self, length: Length) -> Result<SocketAddrAny, Errno> {
+        let sizes = size_of::<libc::sa_family_t>()..=size_of::<SocketAddrStorage>();
+        if !sizes.contains(&(length.0 as usize)) {
+            return Err(Errno::INVAL);
+        }
+        // SAFETY: so many bytes are there, and they are at least a family and at most an address.
+        Ok(unsafe { SocketAddrAny::read(self.0.as_ptr(), length.0) })
     }
 }
 
@@ -283,7 +347,7 @@ macro_rules! callbacks {
                 fn hold(raw: $raw) -> Self::Held {
                     raw.into_closure()
                 }
-                unsafe fn take<'a>(held: Self::Held, place: Place) -> Result<$closure, Error> {
+                unsafe fn take<'a>(held: Self::Held, place: Place) -> Result<Self::Taken<'a>, Error> {
                     held.ok_or_else(|| place.is_null())
                 }
             }
@@ -316,7 +380,7 @@ impl Param for Completion {
     fn hold(raw: nbd_completion_callback) -> Self::Held {
         raw.into_closure()
     }
-    unsafe fn take<'a>(held: Self::Held, _: Place) -> Result<Self::Held, Error> {
+    unsafe fn take<'a>(held: Self::Held, _: Place) -> Result<Self::Taken<'a>, Error> {
         Ok(held)
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use handle::Handle;
 
-use crate::{CType, Signature, api, error, nbd_handle};
+use crate::{CType, Signature, answer::Closed, api, error, nbd_handle, param::Text};
 
 /// The interface's version, and ours: libnbd.h says that the second is free for such words.
 const VERSION: &CStr = c"1.24.4";
@@ -16,12 +16,12 @@ const VERSION_EXTRA: &str = concat!("blkit ", env!("CARGO_PKG_VERSION"), "\0");
 /// `nbd_create` of libnbd.h.
 #[unsafe(no_mangle)]
 pub extern "C" fn nbd_create() -> *mut nbd_handle {
-    api::call::<*mut nbd_handle>("nbd_create", || {
+    api::call::<Box<nbd_handle>>("nbd_create", || {
         let handle = nbd_handle {
             handle: Handle::new()?,
             private: AtomicUsize::new(0),
         };
-        Ok(Box::into_raw(Box::new(handle)))
+        Ok(Box::new(handle))
     })
 }
 

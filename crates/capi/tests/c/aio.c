@@ -125,6 +125,7 @@ order (struct nbd_handle *h)
 {
   static char buf[BLOCK];
   int64_t cookie = MUST (nbd_aio_pread_structured (h, buf, BLOCK, 0, CHUNK, COMPLETION, 0));
+  int done;
 
   while (nbd_aio_peek_command_completed (h) == 0)
     MUST (nbd_poll (h, -1));
@@ -145,7 +146,8 @@ order (struct nbd_handle *h)
 
   /* The callback makes the command fail. */
   cookie = MUST (nbd_aio_flush (h, (nbd_completion_callback) { .callback = fail_completion }, 0));
-  printf ("failed: %d errno %d\n", wait_for (h, cookie), nbd_get_errno ());
+  done = wait_for (h, cookie);
+  printf ("failed: %d [%s; %d]\n", done, nbd_get_error (), nbd_get_errno ());
 }
 
 int

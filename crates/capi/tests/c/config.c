@@ -32,6 +32,7 @@ main (int argc, char *argv[])
   SHOW (nbd_get_tls_verify_peer (h));
   SHOW (nbd_set_tls_verify_peer (h, false));
   SHOW (nbd_get_tls_verify_peer (h));
+  setenv ("LOGNAME", "tester", 1);
   SHOW_STRING (nbd_get_tls_username (h));
   SHOW (nbd_set_tls_username (h, "alice"));
   SHOW_STRING (nbd_get_tls_username (h));
@@ -49,7 +50,7 @@ main (int argc, char *argv[])
   SHOW (nbd_get_opt_mode (h));
   SHOW (nbd_get_nr_meta_contexts (h));
   SHOW (nbd_add_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION));
-  SHOW (nbd_add_meta_context (h, LIBNBD_CONTEXT_QEMU_DIRTY_BITMAP "b"));
+  SHOW (nbd_add_meta_context (h, "qemu:dirty-bitmap:b"));
   SHOW (nbd_get_nr_meta_contexts (h));
   SHOW_STRING (nbd_get_meta_context (h, 0));
   SHOW_STRING (nbd_get_meta_context (h, 1));

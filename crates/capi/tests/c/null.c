@@ -28,15 +28,8 @@ main (int argc, char *argv[])
   SHOW (nbd_aio_connect_command (h, NULL));
   SHOW (nbd_aio_connect_systemd_socket_activation (h, NULL));
   SHOW (nbd_set_debug_callback (h, (nbd_debug_callback) { .callback = NULL }));
-  /* The state is looked at before the arguments. */
-  SHOW (nbd_pread (h, NULL, 512, 0, 0));
   MUST (nbd_connect_unix (h, argv[1]));
-  SHOW (nbd_pread (h, NULL, 512, 0, 0));
-  SHOW (nbd_pwrite (h, NULL, 512, 0, 0));
-  SHOW (nbd_aio_pread (h, NULL, 512, 0, NBD_NULL_COMPLETION, 0));
-  SHOW (nbd_aio_pwrite (h, NULL, 512, 0, NBD_NULL_COMPLETION, 0));
   SHOW (nbd_can_meta_context (h, NULL));
-  SHOW (nbd_connect_uri (h, NULL));
   SHOW (nbd_get_size (h));
   MUST (nbd_shutdown (h, 0));
   nbd_close (h);

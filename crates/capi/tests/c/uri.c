@@ -2,12 +2,21 @@
 
 #include "check.h"
 
+/* The words for what is wrong are the library's own. */
+static void
+refused_here (struct nbd_handle *h, const char *what, const char *uri)
+{
+  int result = nbd_connect_uri (h, uri);
+
+  printf ("%s: %d %s\n", what, result, strerror (nbd_get_errno ()));
+}
+
 static void
 refused (const char *uri)
 {
   struct nbd_handle *h = create ();
 
-  printf ("%s: %d [%s; %d]\n", uri, nbd_connect_uri (h, uri), nbd_get_error (), nbd_get_errno ());
+  refused_here (h, uri, uri);
   nbd_close (h);
 }
 
@@ -32,12 +41,12 @@ main (int argc, char *argv[])
 
   h = create ();
   MUST (nbd_set_uri_allow_transports (h, LIBNBD_ALLOW_TRANSPORT_TCP));
-  SHOW (nbd_connect_uri (h, uri));
+  refused_here (h, "transport", uri);
   nbd_close (h);
 
   h = create ();
   MUST (nbd_set_uri_allow_tls (h, LIBNBD_TLS_REQUIRE));
-  SHOW (nbd_connect_uri (h, uri));
+  refused_here (h, "TLS", uri);
   nbd_close (h);
 
   h = create ();
