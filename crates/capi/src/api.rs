@@ -79,3 +79,45 @@ fn said(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("panic")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, c_int};
+
+    use super::*;
+
+    fn last() -> (String, c_int) {
+        // SAFETY: this thread's, and no call comes between.
+        let text = unsafe { CStr::from_ptr(error::message()) };
+        (text.to_str().expect("UTF-8").to_owned(), error::errno())
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        assert!(error::message().is_null());
+        let answer = call::<i64>("nbd_x", || panic!("what {}", 1));
+        assert_eq!(answer, -1);
+        let text = "nbd_x: internal error: what 1: Input/output error".to_owned();
+        assert_eq!(last(), (text, libc::EIO));
+        // And the next call works, and leaves the error.
+        assert_eq!(call::<bool>("nbd_y", || Ok(true)), 1);
+        assert_eq!(last().1, libc::EIO);
+    }
+
+    #[test]
+    fn text_ends_at_a_nul() {
+        let failed = || Err(Error::new("nbd_x", "a\0b", 0));
+        assert_eq!(call::<()>("nbd_x", failed), -1);
+        assert_eq!(last(), ("nbd_x: a".to_owned(), 0));
+    }
+
+    #[test]
+    fn errors_are_each_threads_own() {
+        let failed = || Err(Error::new("nbd_x", "here", libc::EPERM));
+        assert_eq!(call::<()>("nbd_x", failed), -1);
+        std::thread::spawn(|| assert!(error::message().is_null()))
+            .join()
+            .expect("no error there");
+        assert_eq!(last().1, libc::EPERM);
+    }
+}

@@ -224,3 +224,39 @@ fn pkg_config_finds_it() {
     assert_eq!(ask(&["--cflags"]).trim(), include);
     assert!(ask(&["--libs"]).contains("-lnbd"));
 }
+
+#[test]
+fn it_can_be_installed() {
+    if !have(&["cc", "pkg-config"]) {
+        return;
+    }
+    if std::env::var_os("BLKIT_CAPI").is_some() {
+        println!("SKIP: BLKIT_CAPI says that nothing is built here");
+        return;
+    }
+    let place = Place::new();
+    let root = place.path("root");
+    let mut install = place.command(env!("CARGO"));
+    install.args(["run", "-q", "-p", "xtask", "--", "capi"]);
+    install.args(["--install", "/opt/blkit", "--libdir", "/opt/blkit/lib64"]);
+    install
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("DESTDIR", &root);
+    stdout_of(&mut install);
+    let mut flags = place.command("pkg-config");
+    flags.env("PKG_CONFIG_PATH", root.join("opt/blkit/lib64/pkgconfig"));
+    flags.env("PKG_CONFIG_SYSROOT_DIR", &root);
+    let flags = stdout_of(flags.args(["--cflags", "--libs", "libnbd"]));
+    let source = place.path("p.c");
+    let text = "#include <libnbd.h>\nint main (void) { nbd_close (nbd_create ()); return 0; }\n";
+    fs::write(&source, text).expect("writes");
+    let mut compile = place.command("cc");
+    compile
+        .arg("-o")
+        .arg(place.path("p"))
+        .arg(&source)
+        .args(flags.split_whitespace());
+    stdout_of(&mut compile);
+    let mut run = place.command(place.path("p"));
+    stdout_of(run.env("LD_LIBRARY_PATH", root.join("opt/blkit/lib64")));
+}

@@ -69,6 +69,10 @@ fn larger_memory(place: &Place) -> Setup {
     Setup::nbdkit(place, &["memory", "4M"])
 }
 
+fn much_memory(place: &Place) -> Setup {
+    Setup::nbdkit(place, &["memory", "200M"])
+}
+
 fn two_exports(place: &Place) -> Setup {
     Setup::nbdkit(place, TWO_EXPORTS)
 }
@@ -127,6 +131,7 @@ pub const TRIALS: &[Trial] = &[
     trial("structured", Also::Since(14), memory),
     trial("status", Also::Since(14), memory),
     trial("status64", Also::Since(24), memory),
+    trial("large", Also::Since(24), much_memory),
     trial("options", Also::Since(24), two_exports),
     trial("options_new", Also::Since(24), memory),
     trial("config", Also::Since(14), nothing),
@@ -205,8 +210,8 @@ macro_rules! tests {
 }
 
 tests! {
-    seed aio errors strict export structured status status64 options options_new config config_new
-    socket uri fork threads threads_poll2 debug null null_all command tls activation
+    seed aio errors strict export structured status status64 large options options_new config
+    config_new socket uri fork threads threads_poll2 debug null null_all command tls activation
 }
 
 /// What the system's libnbd cannot show, because it is older or missing, is told once.
