@@ -15,6 +15,8 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
+use serde_json::Value;
+
 use crate::tool;
 
 /// The version of libnbd whose interface this is.
@@ -112,43 +114,58 @@ fn build(wanted: &Wanted) -> Result<Built, String> {
         command.args(["--features", "tls"]);
     }
     let output = command
-        .args(["--message-format", "json-render-diagnostics"])
-        .args(["--", "--print", "native-static-libs"])
+        .args(["--message-format", "json", "--"])
+        .args(["--print", "native-static-libs"])
         .current_dir(tool::root())
-        .stderr(Stdio::piped())
+        .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("cargo: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        return Err(format!("cargo rustc failed:\n{said}"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages: Vec<Value> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    for rendered in complaints(&messages) {
+        eprint!("{rendered}");
     }
-    let messages = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err("cargo rustc failed".to_owned());
+    }
     Ok(Built {
         archive: archive(&messages).ok_or("cargo did not say where the archive is")?,
-        libraries: libraries(&said).ok_or("rustc did not say what to link with")?,
+        libraries: libraries(&messages).ok_or("rustc did not say what to link with")?,
     })
+}
+
+/// What the compiler complains of, as it writes it.
+fn complaints(messages: &[Value]) -> impl Iterator<Item = &str> {
+    messages
+        .iter()
+        .filter(|message| message["reason"] == "compiler-message")
+        .map(|message| &message["message"])
+        .filter(|message| message["level"] != "note")
+        .filter_map(|message| message["rendered"].as_str())
 }
 
 /// Finds the static library in cargo's messages.
-fn archive(messages: &str) -> Option<PathBuf> {
-    messages.lines().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        if message["reason"] != "compiler-artifact" || message["target"]["name"] != "blkit_capi" {
-            return None;
-        }
-        let files = message["filenames"].as_array()?;
-        let mut paths = files.iter().filter_map(|file| file.as_str());
-        paths.find(|path| path.ends_with(".a")).map(PathBuf::from)
-    })
+fn archive(messages: &[Value]) -> Option<PathBuf> {
+    messages
+        .iter()
+        .filter(|message| message["reason"] == "compiler-artifact")
+        .filter(|message| message["target"]["name"] == "blkit_capi")
+        .flat_map(|message| message["filenames"].as_array().into_iter().flatten())
+        .filter_map(|file| file.as_str())
+        .find(|path| path.ends_with(".a"))
+        .map(PathBuf::from)
 }
 
 /// Finds what rustc says the system must add.
-fn libraries(said: &str) -> Option<Vec<String>> {
-    let line = said
-        .lines()
-        .find_map(|line| line.split_once("native-static-libs:"))?
-        .1;
-    Some(line.split_whitespace().map(str::to_owned).collect())
+fn libraries(messages: &[Value]) -> Option<Vec<String>> {
+    let words = messages
+        .iter()
+        .filter_map(|message| message["message"]["message"].as_str())
+        .find_map(|text| text.strip_prefix("native-static-libs:"))?;
+    Some(words.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Links the shared library, unless it is what would be linked.
@@ -278,6 +295,8 @@ fn crate_folder() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
@@ -308,15 +327,23 @@ mod tests {
 
     #[test]
     fn what_cargo_says() {
-        let messages = "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"blkit_nbd\"},\
-                        \"filenames\":[\"/x/libblkit_nbd.a\"]}\n\
-                        {\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"blkit_capi\"},\
-                        \"filenames\":[\"/x/b.rmeta\",\"/x/libblkit_capi.a\"]}\n";
-        assert_eq!(archive(messages), Some("/x/libblkit_capi.a".into()));
-        assert_eq!(archive("nonsense"), None);
-        let said = "   Compiling a\nnote: native-static-libs: -lgcc_s -lc\n    Finished\n";
-        assert_eq!(libraries(said), Some(words("-lgcc_s -lc")));
-        assert_eq!(libraries("Finished"), None);
+        let messages = [
+            json!({"reason": "compiler-artifact", "target": {"name": "blkit_nbd"},
+                   "filenames": ["/x/libblkit_nbd.a"]}),
+            json!({"reason": "compiler-message", "message": {"level": "note", "rendered": "n",
+                   "message": "native-static-libs: -lgcc_s -lc"}}),
+            json!({"reason": "compiler-message", "message": {"level": "warning",
+                   "message": "unused", "rendered": "warning: unused\n"}}),
+            json!({"reason": "compiler-artifact", "target": {"name": "blkit_capi"},
+                   "filenames": ["/x/b.rmeta", "/x/libblkit_capi.a"]}),
+        ];
+        assert_eq!(archive(&messages), Some("/x/libblkit_capi.a".into()));
+        assert_eq!(libraries(&messages), Some(words("-lgcc_s -lc")));
+        assert_eq!(
+            complaints(&messages).collect::<Vec<_>>(),
+            ["warning: unused\n"]
+        );
+        assert_eq!((archive(&[]), libraries(&[])), (None, None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! C's callbacks: a function, a word of the caller's for it, and a function that frees the word.
 //!
-//! One becomes a [`Hook`] as soon as it crosses the interface, and a closure when the client takes
+//! One becomes a `Hook` as soon as it crosses the interface, and a closure when the client takes
 //! it. Dropping either calls `free`, so it is called exactly once and in every case. The client
 //! promises the order: callbacks of a command, its completion callback, and then the drops in the
 //! same order.

@@ -2,8 +2,9 @@
 //!
 //! Why a layer of its own: C's rules (pointers, callbacks with a function that frees, errors kept
 //! for each thread, memory from malloc) and the client's are different matters. The client is safe
-//! code in the crate `handle`; all that cannot be checked by the compiler is here, in two files:
-//! [`param`] turns C's arguments into Rust's, once, at the edge, and [`callback`] calls back.
+//! code in the crate `handle`; what the compiler cannot check is here. Nearly all of it stands in
+//! two files: [`param`] turns C's arguments into Rust's, once, at the edge, and [`callback`] calls
+//! back. `functions` is then a list.
 //!
 //! Contract: what `include/libnbd.h` says. No panic gets out: it becomes an error of the call. A
 //! NULL where there must be something is an error with EFAULT. The symbols and their versions are

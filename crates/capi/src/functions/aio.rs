@@ -5,6 +5,8 @@ use std::{
     os::fd::BorrowedFd,
 };
 
+use handle::Error;
+
 api! {
     nbd_aio_get_fd(h) -> c_int { h.aio_get_fd() }
     nbd_aio_get_direction(h) -> u32 { Ok(h.aio_get_direction()) }
@@ -14,7 +16,8 @@ api! {
     nbd_poll2(h, fd: c_int, timeout: c_int) -> bool {
         // poll(2) leaves negative descriptors alone.
         if fd < 0 {
-            return h.poll(timeout);
+            let renamed = |why: Error| Error::new("nbd_poll2", why.text(), why.errno());
+            return h.poll(timeout).map_err(renamed);
         }
         // SAFETY: C keeps it open while this call lasts; if not, poll(2) says so.
         h.poll2(unsafe { BorrowedFd::borrow_raw(fd) }, timeout)
