@@ -145,6 +145,7 @@ pub const TRIALS: &[Trial] = &[
     trial("null", Also::Since(14), memory),
     trial("null_all", Also::None, memory),
     trial("command", Also::Since(14), nothing),
+    trial("die", Also::Since(14), nothing),
     trial("tls", Also::Since(14), encrypted),
     Trial {
         name: "activation",
@@ -211,7 +212,7 @@ macro_rules! tests {
 
 tests! {
     seed aio errors strict export structured status status64 large options options_new config
-    config_new socket uri fork threads threads_poll2 debug null null_all command tls activation
+    config_new socket uri fork threads threads_poll2 debug null null_all command die tls activation
 }
 
 /// What the system's libnbd cannot show, because it is older or missing, is told once.
