@@ -27,13 +27,24 @@
 mod aio;
 mod buffer;
 mod callback;
+mod child;
 mod commands;
 mod connect;
 mod constants;
+mod dial;
 mod error;
 mod export;
+mod flight;
+mod handle;
+mod inner;
+mod negotiate;
 mod options;
 mod settings;
+mod state;
+mod submit;
+mod transmit;
+mod uri;
+mod wire;
 
 pub use buffer::{ReadBuffer, WriteBuffer};
 pub use callback::{
@@ -43,15 +54,4 @@ pub use callback::{
 pub use connect::SocketError;
 pub use constants::*;
 pub use error::{Error, Result};
-
-/// One connection to an NBD server. See the [crate](crate).
-///
-/// Dropping it closes the connection at once, without a word to the server
-/// ([`shutdown`](Handle::shutdown) is the polite way), and ends the child process if there is one:
-/// that is waited for, at most some seconds.
-pub struct Handle {}
-
-/// The skeleton's bodies; gone when the crate is done.
-pub(crate) fn pending() -> ! {
-    panic!("not written yet")
-}
+pub use handle::Handle;

@@ -7,7 +7,10 @@ use openssl::{
     x509::verify::X509CheckFlags,
 };
 
-use crate::{ClientConfig, Error, Session, context, files::Files, priority::Policy, session::Side};
+use crate::{
+    ClientConfig, Error, Session, context, files::Files, priority::Policy, running_user,
+    session::Side,
+};
 
 /// Whom a client trusts and who it is. Shared by all threads; see the [crate](crate) for its
 /// promises.
@@ -61,14 +64,6 @@ impl Connector {
         }
         Session::new(ssl, Side::Client)
     }
-}
-
-/// The name of whoever runs this program.
-fn running_user() -> Option<String> {
-    ["LOGNAME", "USER"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok())
-        .filter(|name| !name.is_empty())
 }
 
 impl std::fmt::Debug for Connector {

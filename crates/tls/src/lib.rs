@@ -137,6 +137,14 @@ impl Default for ClientConfig {
     }
 }
 
+/// The name of whoever runs this program, as the environment tells it.
+pub fn running_user() -> Option<String> {
+    ["LOGNAME", "USER"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok())
+        .filter(|name| !name.is_empty())
+}
+
 /// Why there is no TLS: each a single line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

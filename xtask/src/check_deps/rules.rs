@@ -104,6 +104,14 @@ pub const RULES: &[Rule] = &[
         why: "TLS is a machine over bytes, and a gate for one heavy dependency",
     },
     Rule {
+        name: "handle-imports",
+        check: Imports {
+            of: &["handle"],
+            may: Only(&["nbd", "tls"]),
+        },
+        why: "a handle drives the protocol with poll(2) on its caller's thread: no reactor, no blocks",
+    },
+    Rule {
         name: "reactor-imports",
         check: Imports {
             of: &["reactor"],

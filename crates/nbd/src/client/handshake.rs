@@ -8,33 +8,29 @@
 use crate::Violation;
 use crate::proto::{self, Mode, limits};
 use crate::server::Context;
-use crate::wire::{Reader, string};
+use crate::wire::string;
 
+use super::haggling::{Haggling, Info, Told, context_request, info_request};
 use super::options::{BlockSizeInfo, ClientOptions, Connected, Event, Failure, Goal, Tls};
 
-/// The haggling of options, client's side. Feed it what comes from the server; it writes what to
-/// send.
+/// The haggling of options, client's side, by a plan. Feed it what comes from the server; it writes
+/// what to send.
 #[derive(Debug)]
 pub struct Handshake {
     options: ClientOptions,
+    haggling: Haggling,
     step: Step,
-    partial: Vec<u8>,
-    no_zeroes: bool,
     mode: Mode,
     tls: bool,
     contexts: Vec<Context>,
     found: Found,
-    /// Replies to the option in hand.
-    replies: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Greeting,
-    /// Waiting for the reply to an option.
+    /// Waiting for replies to an option.
     Option(u32),
-    /// Waiting for the answer to `OPT_EXPORT_NAME`, which has no header.
-    ExportName,
     /// The driver is busy with TLS.
     Tls,
     Ended,
@@ -63,14 +59,12 @@ impl Handshake {
         }
         Ok(Handshake {
             options,
+            haggling: Haggling::new(),
             step: Step::Greeting,
-            partial: Vec::new(),
-            no_zeroes: false,
             mode: Mode::Simple,
             tls: false,
             contexts: Vec::new(),
             found: Found::default(),
-            replies: 0,
         })
     }
 
@@ -118,80 +112,62 @@ impl Handshake {
 
     /// Bytes held back until the rest of their message comes.
     pub(crate) fn buffered(&self) -> usize {
-        self.partial.len()
+        self.haggling.buffered()
     }
 
     fn run(&mut self, rest: &mut &[u8], out: &mut Vec<u8>) -> Result<Option<Event>, Failure> {
-        loop {
-            match self.step {
-                Step::Tls | Step::Ended => return Ok(None),
-                Step::Greeting => {
-                    if !self.fill(rest, proto::GREETING_LEN) {
-                        return Ok(None);
-                    }
-                    self.greeting(out)?;
-                    self.partial.clear();
-                }
-                Step::ExportName => {
-                    let padding = if self.no_zeroes {
-                        0
-                    } else {
-                        proto::EXPORT_NAME_PADDING
-                    };
-                    if !self.fill(rest, 10 + padding) {
-                        return Ok(None);
-                    }
-                    let mut reader = Reader(&self.partial);
-                    self.found = Found {
-                        export: reader.u64().zip(reader.u16()),
-                        ..Found::default()
-                    };
-                    self.partial.clear();
-                    self.step = Step::Ended;
-                    return Ok(Some(Event::Connected(self.connected()?)));
-                }
-                Step::Option(option) => {
-                    if !self.fill(rest, proto::OPTION_REPLY_HEADER_LEN) {
-                        return Ok(None);
-                    }
-                    let (kind, length) = self.reply_header(option)?;
-                    if !self.fill(rest, proto::OPTION_REPLY_HEADER_LEN + length) {
-                        return Ok(None);
-                    }
-                    let message = std::mem::take(&mut self.partial);
-                    let data = &message[proto::OPTION_REPLY_HEADER_LEN..];
-                    let event = self.reply(option, kind, data, out)?;
-                    if event.is_some() {
-                        return Ok(event);
-                    }
-                }
+        while !matches!(self.step, Step::Tls | Step::Ended) {
+            let (consumed, told) = self.haggling.input(rest)?;
+            *rest = &rest[consumed..];
+            let Some(told) = told else { return Ok(None) };
+            let event = self.told(told, out)?;
+            if event.is_some() {
+                return Ok(event);
             }
         }
+        Ok(None)
     }
 
-    /// Moves bytes to `partial` until it has `length`; false if they ran out.
-    fn fill(&mut self, rest: &mut &[u8], length: usize) -> bool {
-        let missing = length.saturating_sub(self.partial.len());
-        let (now, later) = rest.split_at(rest.len().min(missing));
-        self.partial.extend_from_slice(now);
-        *rest = later;
-        self.partial.len() >= length
-    }
-
-    fn greeting(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
-        let mut reader = Reader(&self.partial);
-        let magic = reader.u64().expect("filled");
-        let second = reader.u64().expect("filled");
-        let flags = reader.u16().expect("filled");
-        match (magic, second) {
-            (proto::INIT_MAGIC, proto::OPT_MAGIC) => {}
-            (proto::INIT_MAGIC, proto::OLDSTYLE_MAGIC) => return Err(Failure::Oldstyle),
-            (proto::INIT_MAGIC, other) | (other, _) => {
-                return Err(Violation::GreetingMagic(other).into());
+    fn told(&mut self, told: Told, out: &mut Vec<u8>) -> Result<Option<Event>, Failure> {
+        let option = match self.step {
+            Step::Option(option) => option,
+            Step::Greeting | Step::Tls | Step::Ended => 0,
+        };
+        match told {
+            Told::Newstyle(flags) => self.greeting(flags, out)?,
+            Told::Oldstyle { .. } => return Err(Failure::Oldstyle),
+            Told::Acknowledged => return self.acknowledged(option, out),
+            Told::Refused { code, text } => {
+                let failure = Failure::Refused { option, code, text };
+                return self.refused(failure, out);
+            }
+            Told::Entered { size, flags } => {
+                self.step = Step::Ended;
+                self.found = Found {
+                    export: Some((size, flags)),
+                    ..Found::default()
+                };
+                return Ok(Some(Event::Connected(self.connected()?)));
+            }
+            Told::Export { name, description } => {
+                return Ok(Some(Event::Export { name, description }));
+            }
+            Told::Info(info) => self.info(info),
+            Told::Context { name, .. } if option == proto::OPT_LIST_META_CONTEXT => {
+                return Ok(Some(Event::Context(name)));
+            }
+            Told::Context { id, name } => {
+                if self.contexts.len() == limits::MAX_CONTEXTS {
+                    return Err(Violation::TooManyReplies(option).into());
+                }
+                self.contexts.push(Context { id, name });
             }
         }
+        Ok(None)
+    }
+
+    fn greeting(&mut self, flags: u16, out: &mut Vec<u8>) -> Result<(), Failure> {
         let fixed = flags & proto::FLAG_FIXED_NEWSTYLE != 0;
-        self.no_zeroes = flags & proto::FLAG_NO_ZEROES != 0;
         if !fixed && (self.options.goal != Goal::Go || self.options.tls == Tls::Require) {
             return Err(Failure::NotFixed);
         }
@@ -199,10 +175,10 @@ impl Handshake {
         if fixed {
             answer |= proto::FLAG_C_FIXED_NEWSTYLE;
         }
-        if self.no_zeroes {
+        if flags & proto::FLAG_NO_ZEROES != 0 {
             answer |= proto::FLAG_C_NO_ZEROES;
         }
-        out.extend_from_slice(&answer.to_be_bytes());
+        self.haggling.answer(answer, out);
         if !fixed {
             self.send_export_name(out);
         } else if self.options.tls == Tls::Off {
@@ -213,103 +189,12 @@ impl Handshake {
         Ok(())
     }
 
-    /// The type and the length of the reply whose header is in `partial`.
-    fn reply_header(&self, option: u32) -> Result<(u32, usize), Violation> {
-        let mut reader = Reader(&self.partial);
-        let magic = reader.u64().expect("filled");
-        let told = reader.u32().expect("filled");
-        let kind = reader.u32().expect("filled");
-        let length = reader.u32().expect("filled");
-        if magic != proto::REP_MAGIC {
-            return Err(Violation::OptionReplyMagic(magic));
-        }
-        if told != option {
-            return Err(Violation::OptionReply {
-                option: told,
-                reply: kind,
-            });
-        }
-        if length > limits::MAX_OPTION_DATA {
-            return Err(Violation::OptionReplyData(option));
-        }
-        Ok((kind, length as usize))
-    }
-
-    fn reply(
-        &mut self,
-        option: u32,
-        kind: u32,
-        data: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Event>, Failure> {
-        self.replies += 1;
-        let most = match option {
-            proto::OPT_LIST => limits::MAX_EXPORTS,
-            _ => limits::MAX_OPTIONS as usize,
-        };
-        if self.replies > most + 1 {
-            return Err(Violation::TooManyReplies(option).into());
-        }
-        if kind & proto::REP_FLAG_ERROR != 0 {
-            let text = String::from_utf8_lossy(&data[..data.len().min(limits::MAX_STRING)]);
-            return self.refused(
-                Failure::Refused {
-                    option,
-                    code: kind,
-                    text: text.into(),
-                },
-                out,
-            );
-        }
-        if kind == proto::REP_ACK {
-            return self.acknowledged(option, data, out);
-        }
-        let malformed = Violation::OptionReplyData(option);
-        match (option, kind) {
-            (proto::OPT_LIST, proto::REP_SERVER) => {
-                let mut reader = Reader(data);
-                let name = reader.string().ok_or(malformed)?.to_owned();
-                let description = String::from_utf8_lossy(reader.0).into_owned();
-                Ok(Some(Event::Export { name, description }))
-            }
-            (proto::OPT_INFO | proto::OPT_GO, proto::REP_INFO) => {
-                self.info(data).ok_or(malformed)?;
-                Ok(None)
-            }
-            (
-                proto::OPT_SET_META_CONTEXT | proto::OPT_LIST_META_CONTEXT,
-                proto::REP_META_CONTEXT,
-            ) => {
-                let mut reader = Reader(data);
-                let id = reader.u32().ok_or(malformed)?;
-                let name = string(reader.0).ok_or(malformed)?.to_owned();
-                if option == proto::OPT_LIST_META_CONTEXT {
-                    return Ok(Some(Event::Context(name)));
-                }
-                if self.contexts.len() == limits::MAX_CONTEXTS {
-                    return Err(Violation::TooManyReplies(option).into());
-                }
-                self.contexts.push(Context { id, name });
-                Ok(None)
-            }
-            _ => Err(Violation::OptionReply {
-                option,
-                reply: kind,
-            }
-            .into()),
-        }
-    }
-
     /// An option was granted.
     fn acknowledged(
         &mut self,
         option: u32,
-        data: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Option<Event>, Failure> {
-        if !data.is_empty() {
-            return Err(Violation::OptionReplyData(option).into());
-        }
         match option {
             proto::OPT_STARTTLS => {
                 self.step = Step::Tls;
@@ -393,26 +278,19 @@ impl Handshake {
         if self.options.block_size {
             infos.push(proto::INFO_BLOCK_SIZE);
         }
-        let mut data = prefixed(&self.options.export);
-        data.extend_from_slice(&(infos.len() as u16).to_be_bytes());
-        data.extend(infos.into_iter().flat_map(u16::to_be_bytes));
+        let data = info_request(&self.options.export, &infos);
         let go = self.options.goal == Goal::Go;
         self.send(if go { proto::OPT_GO } else { proto::OPT_INFO }, &data, out);
     }
 
     fn send_contexts(&mut self, option: u32, out: &mut Vec<u8>) {
-        let mut data = prefixed(&self.options.export);
-        data.extend_from_slice(&(self.options.contexts.len() as u32).to_be_bytes());
-        for context in &self.options.contexts {
-            data.extend_from_slice(&prefixed(context));
-        }
+        let data = context_request(&self.options.export, &self.options.contexts);
         self.send(option, &data, out);
     }
 
     fn send_export_name(&mut self, out: &mut Vec<u8>) {
         let name = self.options.export.clone();
         self.send(proto::OPT_EXPORT_NAME, name.as_bytes(), out);
-        self.step = Step::ExportName;
     }
 
     /// The spec has the server reply, and the client not wait for it.
@@ -422,37 +300,19 @@ impl Handshake {
     }
 
     fn send(&mut self, option: u32, data: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(&proto::OPT_MAGIC.to_be_bytes());
-        out.extend_from_slice(&option.to_be_bytes());
-        out.extend_from_slice(&(data.len() as u32).to_be_bytes());
-        out.extend_from_slice(data);
+        self.haggling.send(option, data, out);
         self.step = Step::Option(option);
-        self.replies = 0;
     }
 
-    /// Takes note of one `REP_INFO`; unknown ones are ignored.
-    fn info(&mut self, data: &[u8]) -> Option<()> {
-        let mut reader = Reader(data);
-        match reader.u16()? {
-            proto::INFO_EXPORT if data.len() == 12 => {
-                self.found.export = reader.u64().zip(reader.u16());
-            }
-            proto::INFO_NAME => self.found.name = Some(string(reader.0)?.to_owned()),
-            proto::INFO_DESCRIPTION => {
-                self.found.description = Some(string(reader.0)?.to_owned());
-            }
-            proto::INFO_BLOCK_SIZE if data.len() == 14 => {
-                let (minimum, preferred, maximum) = (reader.u32()?, reader.u32()?, reader.u32()?);
-                self.found.block_sizes = Some(BlockSizeInfo {
-                    minimum,
-                    preferred,
-                    maximum,
-                });
-            }
-            proto::INFO_EXPORT | proto::INFO_BLOCK_SIZE => return None,
-            _ => {}
+    /// Takes note of one fact; unknown ones are ignored.
+    fn info(&mut self, info: Info) {
+        match info {
+            Info::Export { size, flags } => self.found.export = Some((size, flags)),
+            Info::Name(name) => self.found.name = Some(name),
+            Info::Description(text) => self.found.description = Some(text),
+            Info::BlockSizes(sizes) => self.found.block_sizes = Some(sizes),
+            Info::Other(_) => {}
         }
-        Some(())
     }
 
     fn connected(&mut self) -> Result<Connected, Violation> {
@@ -469,13 +329,6 @@ impl Handshake {
             tls: self.tls,
         })
     }
-}
-
-/// A string with its length before it.
-fn prefixed(text: &str) -> Vec<u8> {
-    let mut bytes = (text.len() as u32).to_be_bytes().to_vec();
-    bytes.extend_from_slice(text.as_bytes());
-    bytes
 }
 
 #[cfg(test)]

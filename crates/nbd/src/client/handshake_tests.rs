@@ -71,8 +71,9 @@ fn client() -> ClientOptions {
 
 #[test]
 fn greetings() {
-    let old = b"NBDMAGIC\0\0\x42\x02\x81\x86\x12\x53\0\0";
-    assert_eq!(play(client(), old, &[]).0, Err(Failure::Oldstyle));
+    let mut old = b"NBDMAGIC\0\0\x42\x02\x81\x86\x12\x53".to_vec();
+    old.resize(OLDSTYLE_LEN, 0);
+    assert_eq!(play(client(), &old, &[]).0, Err(Failure::Oldstyle));
     let http = b"HTTP/1.1 400 Bad R";
     assert!(matches!(
         play(client(), http, &[]).0,

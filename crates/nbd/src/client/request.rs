@@ -24,6 +24,20 @@ pub struct Request {
 /// checked, so that servers can be tested with wrong requests.
 #[inline]
 pub fn encode_request(mode: Mode, request: &Request) -> Option<Head> {
+    let payload = if mode.is_extended() && request.command == proto::CMD_WRITE {
+        proto::CMD_FLAG_PAYLOAD_LEN
+    } else {
+        0
+    };
+    let flags = request.flags | payload;
+    encode_raw_request(mode, &Request { flags, ..*request })
+}
+
+/// The header of a request with just the flags it has.
+///
+/// `None` as with [`encode_request`].
+#[inline]
+pub fn encode_raw_request(mode: Mode, request: &Request) -> Option<Head> {
     let Request {
         command,
         flags,
@@ -41,14 +55,7 @@ pub fn encode_request(mode: Mode, request: &Request) -> Option<Head> {
             head.u64(cookie).u64(offset).u32(length)
         }
         Mode::Extended => {
-            let payload = if command == proto::CMD_WRITE {
-                proto::CMD_FLAG_PAYLOAD_LEN
-            } else {
-                0
-            };
-            let head = Head::new()
-                .u32(proto::EXTENDED_REQUEST_MAGIC)
-                .u16(flags | payload);
+            let head = Head::new().u32(proto::EXTENDED_REQUEST_MAGIC).u16(flags);
             head.u16(command).u64(cookie).u64(offset).u64(length)
         }
     })

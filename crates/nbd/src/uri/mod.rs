@@ -13,10 +13,12 @@
 
 mod escape;
 mod parse;
+mod ssh;
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 pub use escape::{encode, encode_path};
+pub use ssh::ssh_command;
 
 /// The port of NBD (IANA).
 pub const PORT: u16 = 10809;

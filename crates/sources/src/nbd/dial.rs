@@ -12,7 +12,7 @@ use std::{
 };
 
 use block::{Error, Local, Pool, Reactor, Result};
-use nbd::uri::{Remote, Transport};
+use nbd::uri::{Transport, ssh_command};
 use reactor::{Io, Stream, daemon, process};
 
 /// One attempt at one address.
@@ -73,7 +73,7 @@ impl Place {
                 port,
                 to,
                 compress,
-            } => Place::Command(ssh(user, host, port, &to, compress)),
+            } => Place::Command(ssh_command(user, host, port, &to, compress)),
         }
     }
 
@@ -162,33 +162,6 @@ fn start(words: &[OsString]) -> io::Result<(OwnedFd, Child)> {
         .stdout(Stdio::from(OwnedFd::from(theirs)));
     let child = process::with_clean_signals(&mut command).spawn()?;
     Ok((ours.into(), child))
-}
-
-/// The words that let SSH carry the connection: no shell reads them, neither here nor there.
-fn ssh(
-    user: Option<String>,
-    host: String,
-    port: Option<u16>,
-    to: &Remote,
-    compress: bool,
-) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["ssh".into()];
-    if compress {
-        words.push("-C".into());
-    }
-    if let Some(port) = port {
-        words.extend(["-p".into(), port.to_string().into()]);
-    }
-    if let Some(user) = user {
-        words.extend(["-l".into(), user.into()]);
-    }
-    words.push("-W".into());
-    words.push(match to {
-        Remote::Port(port) => format!("localhost:{port}").into(),
-        Remote::Unix(path) => path.clone().into(),
-    });
-    words.extend(["--".into(), host.into()]);
-    words
 }
 
 /// A server that was started for one connection, and that never outlives it: dropped, it is killed.
