@@ -83,7 +83,6 @@ main (int argc, char *argv[])
   SHOW (nbd_can_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION));
   SHOW (nbd_opt_list (h, EXPORTS));
   SHOW (nbd_aio_opt_list (h, EXPORTS, COMPLETION));
-  SHOW (nbd_opt_list (h, (nbd_list_callback) { .callback = NULL }));
   MUST (nbd_shutdown (h, 0));
   nbd_close (h);
 
