@@ -147,7 +147,7 @@ impl Place {
 pub struct Server(Child);
 
 impl Server {
-    fn start(command: &mut Command, listens: impl Fn() -> bool) -> Server {
+    pub fn start(command: &mut Command, listens: impl Fn() -> bool) -> Server {
         let child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -12,7 +12,11 @@ const VALGRIND: &[&str] = &[
     "--leak-check=full",
     "--errors-for-leak-kinds=definite,indirect,possible",
     "--error-exitcode=99",
-    concat!("--suppressions=", env!("CARGO_MANIFEST_DIR"), "/tests/c/valgrind.supp"),
+    concat!(
+        "--suppressions=",
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/c/valgrind.supp"
+    ),
 ];
 
 /// Every fourth, so that a test runner with several threads shares the work.

@@ -41,6 +41,7 @@ impl Setup {
 
 /// A program, and how it is run.
 pub struct Trial {
+    /// Its file, and perhaps behind `_with_` the server it runs with.
     pub name: &'static str,
     pub also: Also,
     pub needs: &'static [&'static str],
@@ -71,6 +72,34 @@ fn larger_memory(place: &Place) -> Setup {
 
 fn much_memory(place: &Place) -> Setup {
     Setup::nbdkit(place, &["memory", "200M"])
+}
+
+fn oldstyle(place: &Place) -> Setup {
+    Setup::nbdkit(place, &["-o", "memory", "1M"])
+}
+
+fn no_options(place: &Place) -> Setup {
+    Setup::nbdkit(place, &["--mask-handshake=0", "memory", "1M"])
+}
+
+fn simple_replies(place: &Place) -> Setup {
+    Setup::nbdkit(place, &["--no-sr", "memory", "1M"])
+}
+
+fn qemu(place: &Place) -> Setup {
+    let (image, socket) = (place.path("disk"), place.path("s"));
+    fs::File::create(&image)
+        .and_then(|file| file.set_len(1 << 20))
+        .expect("a disk");
+    let mut command = place.command("qemu-nbd");
+    command
+        .args(["-t", "-f", "raw", "-D", "a disk", "-k"])
+        .arg(&socket)
+        .arg(&image);
+    Setup {
+        _server: Some(Server::start(&mut command, || socket.exists())),
+        arguments: vec![socket.into()],
+    }
 }
 
 fn two_exports(place: &Place) -> Setup {
@@ -110,6 +139,7 @@ fn encrypted(place: &Place) -> Setup {
 }
 
 const NBDKIT: &[&str] = &["cc", "nbdkit"];
+const QEMU: &[&str] = &["cc", "qemu-nbd"];
 
 /// A trial with nbdkit.
 const fn trial(name: &'static str, also: Also, setup: fn(&Place) -> Setup) -> Trial {
@@ -118,6 +148,16 @@ const fn trial(name: &'static str, also: Also, setup: fn(&Place) -> Setup) -> Tr
         also,
         needs: NBDKIT,
         setup,
+    }
+}
+
+/// A trial with qemu-nbd.
+const fn qemu_trial(name: &'static str, also: Also) -> Trial {
+    Trial {
+        name,
+        also,
+        needs: QEMU,
+        setup: qemu,
     }
 }
 
@@ -134,6 +174,24 @@ pub const TRIALS: &[Trial] = &[
     trial("large", Also::Since(24), much_memory),
     trial("options", Also::Since(24), two_exports),
     trial("options_new", Also::Since(24), memory),
+    trial("export_with_oldstyle", Also::Since(14), oldstyle),
+    trial("status_with_oldstyle", Also::Since(14), oldstyle),
+    trial("options_new_with_oldstyle", Also::Since(24), oldstyle),
+    trial("export_with_no_options", Also::Since(14), no_options),
+    trial(
+        "structured_with_simple_replies",
+        Also::Since(14),
+        simple_replies,
+    ),
+    trial(
+        "options_new_with_simple_replies",
+        Also::Since(24),
+        simple_replies,
+    ),
+    qemu_trial("export_with_qemu", Also::Since(14)),
+    qemu_trial("status64_with_qemu", Also::Since(24)),
+    qemu_trial("structured_with_qemu", Also::Since(14)),
+    qemu_trial("options_new_with_qemu", Also::Since(24)),
     trial("config", Also::Since(14), nothing),
     trial("config_new", Also::Since(24), memory),
     trial("socket", Also::Since(14), memory),
@@ -165,7 +223,8 @@ pub fn expected(name: &str) -> String {
 /// Runs a program with a library, perhaps below another program: what it prints.
 pub fn printed(trial: &Trial, library: &Library, below: &[&str]) -> String {
     let place = Place::new();
-    let program = place.compile(trial.name, library, trial.name);
+    let file = trial.name.split("_with_").next().expect("a name");
+    let program = place.compile(file, library, "program");
     let setup = (trial.setup)(&place);
     let mut command: Command = match below {
         [] => place.command(&program),
@@ -211,8 +270,11 @@ macro_rules! tests {
 }
 
 tests! {
-    seed aio errors strict export structured status status64 large options options_new config
-    config_new socket uri fork threads threads_poll2 debug null null_all command die tls activation
+    seed aio errors strict export structured status status64 large options options_new
+    export_with_oldstyle status_with_oldstyle options_new_with_oldstyle export_with_no_options
+    structured_with_simple_replies options_new_with_simple_replies export_with_qemu
+    status64_with_qemu structured_with_qemu options_new_with_qemu config config_new
+    socket uri fork threads threads_poll2 debug null null_all command die tls activation
 }
 
 /// What the system's libnbd cannot show, because it is older or missing, is told once.

@@ -53,7 +53,7 @@ main (int argc, char *argv[])
   SHOW (nbd_aio_is_ready (h));
   SHOW (nbd_get_size (h));
   SHOW (nbd_opt_list (h, EXPORTS));
-  SHOW (nbd_aio_opt_list (h, EXPORTS, COMPLETION));
+  MUST (nbd_aio_opt_list (h, EXPORTS, COMPLETION));
   settle (h);
   SHOW (nbd_add_meta_context (h, "base:"));
   SHOW (nbd_opt_list_meta_context (h, CONTEXTS));
@@ -71,12 +71,12 @@ main (int argc, char *argv[])
   SHOW (nbd_get_size (h));
   SHOW (nbd_opt_go (h));
   SHOW (nbd_aio_is_negotiating (h));
-  SHOW (nbd_aio_opt_go (h, COMPLETION));
+  MUST (nbd_aio_opt_go (h, COMPLETION));
   settle (h);
   SHOW (nbd_aio_is_negotiating (h));
   SHOW (nbd_set_export_name (h, "one"));
   SHOW (nbd_add_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION));
-  SHOW (nbd_aio_opt_go (h, COMPLETION));
+  MUST (nbd_aio_opt_go (h, COMPLETION));
   settle (h);
   SHOW (nbd_aio_is_ready (h));
   SHOW (nbd_get_size (h));

@@ -46,14 +46,16 @@ main (int argc, char *argv[])
   SHOW (nbd_get_structured_replies_negotiated (h));
   SHOW (nbd_opt_starttls (h));
   SHOW (nbd_opt_list_meta_context_queries (h, queries, CONTEXTS));
-  SHOW (nbd_opt_list_meta_context_queries (h, NULL, CONTEXTS));
+  if (nbd_aio_is_negotiating (h))
+    SHOW (nbd_opt_list_meta_context_queries (h, NULL, CONTEXTS));
   SHOW (nbd_can_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION));
   SHOW (nbd_opt_set_meta_context_queries (h, queries, CONTEXTS));
   SHOW (nbd_can_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION));
   SHOW (nbd_can_meta_context (h, "no:such"));
-  MUST (nbd_add_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION));
+  SHOW (nbd_add_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION));
   SHOW (nbd_opt_set_meta_context (h, CONTEXTS));
-  SHOW (nbd_aio_opt_set_meta_context (h, CONTEXTS, COMPLETION));
+  if (nbd_aio_is_negotiating (h))
+    MUST (nbd_aio_opt_set_meta_context (h, CONTEXTS, COMPLETION));
   while (nbd_aio_is_connecting (h))
     MUST (nbd_poll2 (h, -1, -1));
   SHOW (nbd_opt_go (h));
