@@ -178,7 +178,9 @@ impl Handle {
             let woken;
             (inner, woken) = self.unlocked(inner, || sleep(&wish, None, -1));
             inner.waiting.leader = false;
-            self.turned.notify_all();
+            if inner.waiting.followers != 0 {
+                self.turned.notify_all();
+            }
             inner.call = call;
             if let Err(fault) = woken.and_then(|woken| act(&mut inner, woken)) {
                 break Err(fault);
@@ -191,6 +193,7 @@ impl Handle {
 
     /// Waits until the leader has done its turn.
     fn follow<'a>(&'a self, mut guard: Guard<'a>) -> Guard<'a> {
+        guard.waiting.followers += 1;
         guard.publish();
         self.shared.holder.store(0, Relaxed);
         let inner = guard.inner.take().expect("held");
@@ -200,6 +203,7 @@ impl Handle {
             .unwrap_or_else(PoisonError::into_inner);
         self.shared.holder.store(this_thread(), Relaxed);
         guard.inner = Some(inner);
+        guard.waiting.followers -= 1;
         guard
     }
 

@@ -105,6 +105,8 @@ pub(crate) struct Inner {
 pub(crate) struct Waiting {
     /// One thread polls for all that wait for a command.
     pub leader: bool,
+    /// Threads that leave the polling to it.
+    pub followers: usize,
     /// Wakes it.
     pub kick: Option<Arc<OwnedFd>>,
     /// It does not poll for room to send.

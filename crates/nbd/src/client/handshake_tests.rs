@@ -1,5 +1,6 @@
 use super::*;
 use crate::proto::*;
+use crate::wire::Reader;
 
 const GREETING: &[u8] = b"NBDMAGICIHAVEOPT\0\x03";
 
