@@ -34,6 +34,10 @@ pub struct nbd_handle {
     private: AtomicUsize,
 }
 
+/// Any thread may call with it, several at a time: libnbd.h promises that.
+const fn any_thread<T: Send + Sync>() {}
+const _: () = any_thread::<nbd_handle>();
+
 impl Deref for nbd_handle {
     type Target = handle::Handle;
     fn deref(&self) -> &handle::Handle {

@@ -19,7 +19,7 @@ main (int argc, char *argv[])
 {
   struct nbd_handle *h = create ();
   struct sockaddr_un addr;
-  int fd;
+  int fd, other;
 
   if (argc != 2)
     return 2;
@@ -31,6 +31,11 @@ main (int argc, char *argv[])
   SHOW (nbd_get_size (h));
   SHOW (nbd_aio_get_fd (h) == fd);
   SHOW (nbd_get_uri (h) == NULL);
+  /* What is not taken stays open. */
+  other = socket (AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  SHOW (nbd_connect_socket (h, other));
+  printf ("still open: %d\n", fcntl (other, F_GETFD) != -1);
+  close (other);
   nbd_close (h);
   printf ("closed with the handle: %d\n", fcntl (fd, F_GETFD) == -1 && errno == EBADF);
 
