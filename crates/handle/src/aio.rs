@@ -83,8 +83,7 @@ impl Handle {
             if cookie == 0 {
                 return Err(Fault::invalid("invalid aio cookie 0"));
             }
-            let retired = inner.flight.retire(cookie).transpose()?;
-            Ok(retired.is_some())
+            inner.flight.retire(cookie)
         })
     }
 

@@ -35,11 +35,11 @@ impl Handle {
     ) -> Result<Option<Box<dyn ReadBuffer>>> {
         wanted.waited_for = true;
         let cookie = self.submit(call, shown, wanted)?;
-        let retire = |inner: &mut Inner| inner.flight.retire(cookie);
+        let retire = |inner: &mut Inner| inner.flight.collect(cookie);
         self.wait(call, retire).inspect_err(|_| {
             // Where the connection failed, that is told, and not what it made of the command.
             if let Ok(mut inner) = self.lock(call) {
-                let _ = inner.flight.retire(cookie);
+                let _ = inner.flight.collect(cookie);
             }
         })
     }

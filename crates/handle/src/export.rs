@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::{
     Handle, MAX_REQUEST, Result, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PAYLOAD, SIZE_PREFERRED,
-    error::Fault, negotiate::Negotiation, state::Permitted,
+    error::Fault, negotiation::Negotiation, state::Permitted,
 };
 
 type Answer<T> = std::result::Result<T, Fault>;

@@ -51,6 +51,8 @@ struct Done {
     cookie: u64,
     command: u16,
     error: i32,
+    /// One thread waits for it, and nobody else may retire it.
+    waited_for: bool,
     read: Option<Box<dyn ReadBuffer>>,
 }
 
@@ -116,6 +118,7 @@ impl Flight {
                 cookie,
                 command: command.request.command,
                 error,
+                waited_for: command.waited_for,
                 read: command.read.take().filter(|_| command.waited_for),
             });
         }
@@ -136,16 +139,31 @@ impl Flight {
         }
     }
 
-    /// The first of those that wait to be retired.
+    /// The first of those that the caller has to retire.
     pub fn first_done(&self) -> Option<u64> {
-        self.done.front().map(|done| done.cookie)
+        let done = self.done.iter().find(|done| !done.waited_for);
+        done.map(|done| done.cookie)
     }
 
+    /// Retires a command that nobody waits for. False if it is not completed.
+    pub fn retire(&mut self, cookie: u64) -> Result<bool, Fault> {
+        let done = self.take_done(cookie, false).transpose()?;
+        Ok(done.is_some())
+    }
 
-    /// Retires a command; `None` if it is not completed. Gives the buffer back of one that was waited
-    /// for.
-    pub fn retire(&mut self, cookie: u64) -> Option<Result<Option<Box<dyn ReadBuffer>>, Fault>> {
-        let place = self.done.iter().position(|done| done.cookie == cookie)?;
+    /// Retires a command that was waited for, and gives its buffer back. `None` if it is not
+    /// completed.
+    pub fn collect(&mut self, cookie: u64) -> Option<Result<Option<Box<dyn ReadBuffer>>, Fault>> {
+        self.take_done(cookie, true)
+    }
+
+    fn take_done(
+        &mut self,
+        cookie: u64,
+        waited_for: bool,
+    ) -> Option<Result<Option<Box<dyn ReadBuffer>>, Fault>> {
+        let wanted = |done: &Done| done.cookie == cookie && done.waited_for == waited_for;
+        let place = self.done.iter().position(wanted)?;
         let done = self.done.remove(place)?;
         Some(match done.error {
             0 => Ok(done.read),

@@ -346,3 +346,8 @@ fn sleep(
     woken.other = other.is_some() && woken_by(fds.get(others + usize::from(kick)));
     Ok(woken)
 }
+
+const _: () = {
+    const fn shared_by_threads<T: Send + Sync>() {}
+    shared_by_threads::<Handle>();
+};

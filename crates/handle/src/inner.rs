@@ -19,7 +19,7 @@ use crate::{
     dial::Dialing,
     error::Fault,
     flight::Flight,
-    negotiate::Negotiation,
+    negotiation::Negotiation,
     settings::Settings,
     state::State,
     transmit::{Outgoing, Payload},

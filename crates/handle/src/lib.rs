@@ -38,6 +38,7 @@ mod flight;
 mod handle;
 mod inner;
 mod negotiate;
+mod negotiation;
 mod options;
 mod settings;
 mod state;

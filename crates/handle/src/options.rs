@@ -4,7 +4,7 @@ use crate::{
     CompletionCallback, ContextCallback, Handle, ListCallback, Result,
     error::Fault,
     inner::Inner,
-    negotiate::Ask,
+    negotiation::Ask,
     state::{Permitted, State},
 };
 

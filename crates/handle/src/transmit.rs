@@ -6,7 +6,7 @@ use nbd::{Head, client::Reply, errno::linux_errno};
 use rustix::io::Errno;
 
 use crate::{
-    Extent, error::Fault, flight::Flight, inner::Inner, negotiate::Negotiation, state::State,
+    Extent, error::Fault, flight::Flight, inner::Inner, negotiation::Negotiation, state::State,
     wire::Came,
 };
 

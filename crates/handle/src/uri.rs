@@ -124,18 +124,8 @@ fn set(uri: Uri, settings: &mut Settings) -> Result<Way, Fault> {
     settings.export = uri.export;
     if let Some(tls) = uri.tls {
         settings.tls = TLS_REQUIRE;
-        let keep = |new: Option<_>, old: &mut Option<_>| {
-            if new.is_some() {
-                *old = new;
-            }
-        };
         keep(tls.certificates, &mut settings.tls_certificates);
         keep(tls.psk_file, &mut settings.tls_psk_file);
-        let keep = |new: Option<_>, old: &mut Option<_>| {
-            if new.is_some() {
-                *old = new;
-            }
-        };
         keep(tls.username, &mut settings.tls_username);
         keep(tls.hostname, &mut settings.tls_hostname);
         keep(tls.priority, &mut settings.tls_priority);
@@ -166,6 +156,13 @@ fn set(uri: Uri, settings: &mut Settings) -> Result<Way, Fault> {
     })
 }
 
+/// What the URI says comes before what was set.
+fn keep<T>(new: Option<T>, old: &mut Option<T>) {
+    if new.is_some() {
+        *old = new;
+    }
+}
+
 /// The scheme of a text that is meant as an NBD URI; what else it may be is told in libnbd's words.
 fn scheme(text: &str) -> Result<String, Fault> {
     let is_scheme = |word: &str| {
@@ -194,3 +191,133 @@ fn scheme(text: &str) -> Result<String, Fault> {
 
 /// The default of [`Settings::uri_tls`].
 pub(crate) const ANY_TLS: i32 = TLS_ALLOW;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(uri: &str, change: impl FnOnce(&mut Settings)) -> (String, i32) {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        let fault = follow(uri, &mut settings).unwrap_err();
+        assert_eq!(settings.export, "", "nothing is set");
+        (fault.text, fault.errno)
+    }
+
+    #[test]
+    fn what_is_no_uri_is_told_in_libnbds_words() {
+        let scheme = "NBD URI does not have a scheme: valid NBD URIs should start with a scheme \
+                      like nbd://, nbds:// or nbd+unix://";
+        let table = [
+            ("", scheme.to_owned()),
+            ("foo", scheme.to_owned()),
+            (
+                "/dev/null",
+                format!("{scheme}: to open a local socket use \"nbd+unix://?socket=PATH\""),
+            ),
+            ("localhost:", "unknown NBD URI scheme: localhost".into()),
+            ("http://x", "unknown NBD URI scheme: http".into()),
+            ("nbd+foo://x", "unknown NBD URI scheme: nbd+foo".into()),
+            ("nbd:localhost", "URI must begin with 'nbd://'".into()),
+            ("nbd+unix:x", "URI must begin with 'nbd+unix://'".into()),
+        ];
+        for (uri, expected) in table {
+            assert_eq!(refusal(uri, |_| {}), (expected, 22), "{uri}");
+        }
+        // All else says where it is wrong.
+        let (text, _) = refusal("nbd://localhost/%zz", |_| {});
+        assert!(text.contains("at character 17"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_allowed() {
+        const EPERM: i32 = 1;
+        let only = |transports| move |settings: &mut Settings| settings.uri_transports = transports;
+        let tls = |tls| move |settings: &mut Settings| settings.uri_tls = tls;
+        let table = [
+            (
+                refusal("nbd://x", only(ALLOW_TRANSPORT_UNIX)),
+                "URI transport nbd is not permitted",
+            ),
+            (
+                refusal("nbd+vsock://2", only(ALLOW_TRANSPORT_TCP)),
+                "URI transport nbd+vsock is not permitted",
+            ),
+            (
+                refusal("nbd+ssh://x", only(ALLOW_TRANSPORT_TCP)),
+                "URI transport nbd+ssh is not permitted",
+            ),
+            (
+                refusal("nbd://x", tls(TLS_REQUIRE)),
+                "URI TLS setting nbd is not permitted",
+            ),
+            (
+                refusal("nbds://x", tls(TLS_DISABLE)),
+                "URI TLS setting nbds is not permitted",
+            ),
+            (
+                refusal("nbds://x/?tls-psk-file=/f", |_| {}),
+                "local file access (tls-psk-file) is not allowed, call \
+                 nbd_set_uri_allow_local_file to enable this",
+            ),
+            (
+                refusal("nbds://x/?tls-certificates=/f", |_| {}),
+                "local file access (tls-certificates) is not allowed, call \
+                 nbd_set_uri_allow_local_file to enable this",
+            ),
+            (
+                refusal("nbds://x/?tls-priority=NORMAL", |_| {}),
+                "overriding TLS priority (tls-priority) is not allowed, call \
+                 nbd_set_uri_allow_tls_priority to enable this",
+            ),
+        ];
+        for ((text, errno), expected) in table {
+            assert_eq!((&*text, errno), (expected, EPERM));
+        }
+    }
+
+    #[test]
+    fn uris_set_what_they_say() {
+        let mut settings = Settings {
+            uri_local_file: true,
+            ..Settings::default()
+        };
+        let uri = "nbds+unix://alice@/disk%201?socket=/s&tls-psk-file=/k&tls-verify-peer=false";
+        let way = follow(uri, &mut settings).unwrap();
+        assert_eq!(way, Way::Place(Place::Unix("/s".into())));
+        assert_eq!(settings.export, "disk 1");
+        assert_eq!(settings.tls, TLS_REQUIRE);
+        assert_eq!(settings.tls_username.as_deref(), Some("alice"));
+        assert_eq!(settings.tls_psk_file, Some("/k".into()));
+        assert!(!settings.tls_verify_peer);
+        let back = Place::Unix("/s".into()).uri(&settings);
+        assert_eq!(
+            back,
+            "nbds+unix://alice@/disk%201?socket=/s&tls-psk-file=/k&tls-verify-peer=false"
+        );
+    }
+
+    #[test]
+    fn ssh_gets_words_and_never_a_line() {
+        let mut settings = Settings::default();
+        let way = follow("nbd+ssh://me@h:22/?socket=/a%20%3Bls", &mut settings).unwrap();
+        let words = ["ssh", "-p", "22", "-l", "me", "-W", "/a ;ls", "--", "h"];
+        assert_eq!(way, Way::Command(words.map(OsString::from).to_vec()));
+        // CVE-2025-14946: a host that is an option.
+        assert!(follow("nbd+ssh://-oProxyCommand=x/", &mut settings).is_err());
+        assert!(follow("nbd+ssh://-l@h/", &mut settings).is_err());
+    }
+
+    #[test]
+    fn the_way_back_names_the_port() {
+        let settings = Settings::default();
+        let tcp = |host: &str| Place::Tcp {
+            host: host.into(),
+            port: "10809".into(),
+        };
+        assert_eq!(tcp("h").uri(&settings), "nbd://h:10809/");
+        assert_eq!(tcp("::1").uri(&settings), "nbd://[::1]:10809/");
+        let vsock = Place::Vsock { cid: 2, port: 9 };
+        assert_eq!(vsock.uri(&settings), "nbd+vsock://2:9/");
+    }
+}

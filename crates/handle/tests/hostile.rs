@@ -9,6 +9,9 @@ use handle::Handle;
 
 const SIZE: u64 = 1 << 20;
 
+/// What a server answers to a request.
+type Answer = fn(Asked) -> Vec<u8>;
+
 /// How a handle dies by a server.
 fn dies(server: impl FnOnce(&mut Peer) -> io::Result<()> + Send + 'static) -> String {
     let handle = Handle::new().unwrap();
@@ -91,7 +94,7 @@ fn exports() {
 }
 
 /// What a server answers to one read of 512 bytes at 4096, and how the handle dies.
-fn read_dies(answer: fn(Asked) -> Vec<u8>) -> String {
+fn read_dies(answer: Answer) -> String {
     let handle = connected(move |peer| {
         peer.enter(SIZE, 1)?;
         let asked = peer.request()?;
@@ -114,7 +117,7 @@ fn read_dies(answer: fn(Asked) -> Vec<u8>) -> String {
 
 #[test]
 fn reads() {
-    let lies: [(fn(Asked) -> Vec<u8>, &str); 12] = [
+    let lies: [(Answer, &str); 12] = [
         (|_| b"1234567890123456".to_vec(), "bad magic 0x31323334"),
         (
             |asked| chunk(1, 0, asked.cookie + 9, &[]),
@@ -211,7 +214,7 @@ fn an_answer_before_the_question() {
     );
 }
 
-fn status(answer: fn(Asked) -> Vec<u8>) -> String {
+fn status(answer: Answer) -> String {
     let handle = Handle::new().unwrap();
     handle.add_meta_context("base:allocation").unwrap();
     connect(&handle, move |peer| {
@@ -236,7 +239,7 @@ fn extents() {
         let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
         chunk(1, 5, asked.cookie, &bytes)
     }
-    let lies: [(fn(Asked) -> Vec<u8>, &str); 6] = [
+    let lies: [(Answer, &str); 6] = [
         (
             |asked| of(asked, &[8, 512, 0]),
             "context 8, which was not selected",

@@ -32,6 +32,12 @@ pub fn fuzz_handshake(data: &[u8]) {
         whole, pieces,
         "the client's answers depend on how bytes are cut"
     );
+    let whole = haggling_run(setup, stream, stream.len().max(1));
+    let pieces = haggling_run(setup, stream, piece);
+    assert_eq!(
+        whole, pieces,
+        "what single options are told depends on how bytes are cut"
+    );
 }
 
 /// URIs: what is understood means the same in its canonical form, and what is not is told with a
@@ -54,6 +60,57 @@ pub fn fuzz_uri(data: &[u8]) {
             );
         }
     }
+}
+
+/// A client that chooses its options one by one: what it is told, up to the end or a violation.
+fn haggling_run(setup: &[u8; 3], stream: &[u8], piece: usize) -> Vec<String> {
+    const OPTIONS: [u32; 8] = [
+        proto::OPT_LIST,
+        proto::OPT_STARTTLS,
+        proto::OPT_INFO,
+        proto::OPT_STRUCTURED_REPLY,
+        proto::OPT_LIST_META_CONTEXT,
+        proto::OPT_SET_META_CONTEXT,
+        proto::OPT_EXPORT_NAME,
+        proto::OPT_GO,
+    ];
+    let mut haggling = client::Haggling::new();
+    let mut log = Vec::new();
+    let mut next = usize::from(setup[0]);
+    let mut greeted = false;
+    let (mut at, mut seen) = (0, 0);
+    while at < stream.len() || seen < at {
+        if haggling.is_idle() {
+            let mut out = Vec::new();
+            if !std::mem::replace(&mut greeted, true) {
+                haggling.answer(u32::from(setup[1] & 3), &mut out);
+            }
+            haggling.send(OPTIONS[next % OPTIONS.len()], &[], &mut out);
+            next = next * 5 + 1;
+        }
+        at = stream.len().min(at.max(seen + piece));
+        match haggling.input(&stream[seen..at]) {
+            Ok((consumed, told)) => {
+                assert!(told.is_some() || consumed == at - seen || haggling.buffered() == 0);
+                assert!(haggling.buffered() <= limits::MAX_OPTION_DATA as usize + 20);
+                seen += consumed;
+                match told {
+                    Some(told) => log.push(format!("{told:?}")),
+                    // Over: nothing more is taken.
+                    None if consumed == 0 && !haggling.is_idle() => break,
+                    None => {}
+                }
+            }
+            Err(violation) => {
+                log.push(violation.to_string());
+                break;
+            }
+        }
+        if at == stream.len() && seen == at {
+            break;
+        }
+    }
+    log
 }
 
 /// Transmission phase, both sides: the first bytes choose the export, the rest is what the peer

@@ -63,7 +63,9 @@ fn an_option_after_the_other() {
     let mut out = Vec::new();
     haggling.send(OPT_GO, &info_request("x", &[INFO_NAME]), &mut out);
     assert_eq!(out[16..], *b"\0\0\0\x01x\0\x01\0\x01");
-    let (_, told) = haggling.input(&reply(OPT_GO, REP_ERR_UNKNOWN, b"no")).unwrap();
+    let (_, told) = haggling
+        .input(&reply(OPT_GO, REP_ERR_UNKNOWN, b"no"))
+        .unwrap();
     let refused = Told::Refused {
         code: REP_ERR_UNKNOWN,
         text: "no".into(),
@@ -89,7 +91,11 @@ fn contexts() {
         b"\0\0\0\x01e\0\0\0\x02\0\0\0\x02a:\0\0\0\x01b"
     );
     let mut haggling = asked(OPT_SET_META_CONTEXT, &context_request::<&str>("", &[]));
-    let context = reply(OPT_SET_META_CONTEXT, REP_META_CONTEXT, b"\0\0\0\x07base:allocation");
+    let context = reply(
+        OPT_SET_META_CONTEXT,
+        REP_META_CONTEXT,
+        b"\0\0\0\x07base:allocation",
+    );
     let told = Told::Context {
         id: 7,
         name: "base:allocation".into(),
@@ -132,7 +138,10 @@ fn the_answer_to_export_name_has_padding_unless_agreed() {
         answer.resize(10 + padding, 0);
         let (consumed, told) = haggling.input(&answer).unwrap();
         let (size, flags) = (4096, 3);
-        assert_eq!((consumed, told), (answer.len(), Some(Told::Entered { size, flags })));
+        assert_eq!(
+            (consumed, told),
+            (answer.len(), Some(Told::Entered { size, flags }))
+        );
     }
 }
 

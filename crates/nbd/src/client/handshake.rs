@@ -190,11 +190,7 @@ impl Handshake {
     }
 
     /// An option was granted.
-    fn acknowledged(
-        &mut self,
-        option: u32,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Event>, Failure> {
+    fn acknowledged(&mut self, option: u32, out: &mut Vec<u8>) -> Result<Option<Event>, Failure> {
         match option {
             proto::OPT_STARTTLS => {
                 self.step = Step::Tls;
