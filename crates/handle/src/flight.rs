@@ -6,7 +6,7 @@ use std::{
 };
 
 use nbd::{
-    client::{Pending, Request},
+    client::{Descriptors, Pending, Request},
     proto,
 };
 use rustix::io::Errno;
@@ -216,6 +216,14 @@ impl Command {
         let answer = chunk(self.place(offset, length), offset, kind, error);
         self.middle = Middle::Chunk(chunk);
         self.take_answer(answer, *error);
+    }
+
+    /// Keeps extents until all of their chunk have come.
+    pub fn take_extents(&mut self, extents: Descriptors<'_>) {
+        self.extents.extend(extents.map(|extent| Extent {
+            length: extent.length,
+            flags: extent.flags,
+        }));
     }
 
     /// Tells of the extents of one context, which have all come.
