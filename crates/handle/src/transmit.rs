@@ -247,7 +247,7 @@ impl Inner {
         let payload = *payload;
         self.payload = None;
         if let Some(command) = self.flight.get(payload.cookie) {
-            command.chunk(payload.offset, payload.length, false);
+            command.data(payload.offset, payload.length);
         }
         if payload.last {
             self.answered(payload.cookie);
@@ -378,8 +378,7 @@ fn take_reply(
             last,
         } => {
             if let Some(command) = flight.get(cookie) {
-                command.place(offset, length).fill(0);
-                command.chunk(offset, length, true);
+                command.hole(offset, length);
             }
             after.over = last.then_some(cookie);
         }
