@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod capi;
 mod check_deps;
 mod fuzz;
 mod gates;
@@ -43,6 +44,11 @@ const COMMANDS: &[Command] = &[
         name: "bench",
         about: "measure beside the peers: nbd, micro",
         run: bench::run,
+    },
+    Command {
+        name: "capi",
+        about: "the C library libnbd.so.0 (--release, --no-tls, --install PREFIX)",
+        run: capi::run,
     },
     Command {
         name: "soak",

@@ -54,9 +54,12 @@ struct Done {
     /// One thread waits for it, and nobody else may retire it.
     waited_for: bool,
     read: Option<Box<dyn ReadBuffer>>,
+    /// Freed when it is retired, in this order.
+    _middle: Middle,
+    _completion: Option<CompletionCallback>,
 }
 
-/// All commands of a handle.
+/// All commands of a handle. Dropping it completes those that are under way.
 #[derive(Default)]
 pub(crate) struct Flight {
     last_cookie: u64,
@@ -120,7 +123,10 @@ impl Flight {
                 error,
                 waited_for: command.waited_for,
                 read: command.read.take().filter(|_| command.waited_for),
+                _middle: command.middle,
+                _completion: command.completion,
             });
+            return;
         }
         // Freed in this order.
         drop(command.middle);
@@ -172,6 +178,12 @@ impl Flight {
                 Err(Fault::new(format!("{name}: command failed"), errno))
             }
         })
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.abandon(|_| true);
     }
 }
 

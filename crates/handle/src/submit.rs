@@ -122,7 +122,8 @@ impl Inner {
             Some(ids) => ids.len(),
             None => self.negotiation.contexts.len(),
         };
-        let head = encode_raw_request(mode, &request).ok_or_else(|| too_large(u32::MAX.into()))?;
+        let head = encode_raw_request(mode, &request)
+            .ok_or_else(|| too_large("request", u32::MAX.into()))?;
         self.flight.add(Command {
             request,
             pending: Pending::new(&request, contexts as u32),
@@ -154,11 +155,9 @@ impl Inner {
         let contexts = &self.negotiation.contexts;
         let id = |name: &String| {
             let found = contexts.iter().find(|context| context.name == *name);
-            found.map(|context| context.id).ok_or_else(|| {
-                Fault::invalid(format!(
-                    "the server did not select the meta context {name:?}"
-                ))
-            })
+            found
+                .map(|context| context.id)
+                .ok_or_else(|| Fault::invalid(format!("context {name} not negotiated")))
         };
         names.iter().map(id).collect()
     }
@@ -210,6 +209,9 @@ impl Inner {
         if wanted.filter.is_some() && !negotiation.has(proto::FLAG_BLOCK_STATUS_PAYLOAD)? {
             return unsupported("server does not support the block status payload flag");
         }
+        if !negotiation.mode.has_chunks() {
+            return unsupported("server does not support structured replies");
+        }
         if negotiation.contexts.is_empty() {
             return unsupported(
                 "did not negotiate any metadata contexts, either you did not call \
@@ -238,24 +240,24 @@ impl Inner {
         if strict & STRICT_ALIGN != 0 && !aligned {
             return Err(Fault::invalid("request is unaligned"));
         }
-        let has_payload = matches!(wanted.command, proto::CMD_READ | proto::CMD_WRITE);
-        if has_payload && count > MAX_REQUEST {
-            return Err(too_large(MAX_REQUEST));
-        }
         if strict & STRICT_PAYLOAD != 0 && wanted.command == proto::CMD_WRITE {
             let most = self.negotiation.block_size(SIZE_PAYLOAD)?.into();
             if count > most {
-                return Err(too_large(most));
+                return Err(too_large("payload", most));
             }
         }
+        let has_payload = matches!(wanted.command, proto::CMD_READ | proto::CMD_WRITE);
+        if has_payload && count > MAX_REQUEST {
+            return Err(too_large("request", MAX_REQUEST));
+        }
         if !self.negotiation.mode.is_extended() && count > u32::MAX.into() {
-            return Err(too_large(u32::MAX.into()));
+            return Err(too_large("request", u32::MAX.into()));
         }
         Ok(())
     }
 }
 
-fn too_large(most: u64) -> Fault {
-    let text = format!("request too large: maximum request size is {most}");
+fn too_large(what: &str, most: u64) -> Fault {
+    let text = format!("request too large: maximum {what} size is {most}");
     Fault::of(text, Errno::RANGE)
 }

@@ -189,10 +189,18 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "faces-imports",
         check: Imports {
-            of: &["blkit", "capi", "bindings*"],
+            of: &["blkit", "bindings*"],
             may: AllBut(&["cli", "capi", "testkit", "xtask"]),
         },
         why: "libraries stand beside the command line, not on it, and ship no test code",
+    },
+    Rule {
+        name: "capi-imports",
+        check: Imports {
+            of: &["capi"],
+            may: Only(&["handle"]),
+        },
+        why: "the C library is a thin, unsafe layer over a safe client, and knows nothing else",
     },
     Rule {
         name: "cli-imports",

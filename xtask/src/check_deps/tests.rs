@@ -145,7 +145,7 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     (&["graph", "nbd"], &["normal:nbd"], "graph-imports"),
     (&["graph", "cli"], &["normal:cli"], "graph-imports"),
     (&["blkit", "cli"], &["normal:cli"], "faces-imports"),
-    (&["capi", "testkit"], &["normal:testkit"], "faces-imports"),
+    (&["capi", "sources"], &["normal:sources"], "capi-imports"),
     (&["cli", "testkit"], &["normal:testkit"], "cli-imports"),
     (
         &["testkit", "sources"],
