@@ -146,6 +146,7 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     (&["graph", "cli"], &["normal:cli"], "graph-imports"),
     (&["blkit", "cli"], &["normal:cli"], "faces-imports"),
     (&["capi", "sources"], &["normal:sources"], "capi-imports"),
+    (&["handle", "block"], &["normal:block"], "handle-imports"),
     (&["cli", "testkit"], &["normal:testkit"], "cli-imports"),
     (
         &["testkit", "sources"],
