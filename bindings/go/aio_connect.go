@@ -68,20 +68,23 @@ func putAddress(place *C.struct_sockaddr_storage, addr string) (C.socklen_t, *Li
 }
 
 func putUnix(un *C.struct_sockaddr_un, path string) (C.socklen_t, *LibnbdError) {
-	// The NUL behind a path need not fit, and an abstract name has none.
 	room := unsafe.Slice((*byte)(unsafe.Pointer(&un.sun_path)), len(un.sun_path))
-	if len(path) > len(room) {
+	length := len(path)
+	if path[0] != '@' {
+		length++ // the NUL behind a path
+		if strings.IndexByte(path, 0) >= 0 {
+			return 0, refused("aio_connect", syscall.EINVAL, "there is a NUL in addr")
+		}
+	}
+	if length > len(room) {
 		return 0, refused("aio_connect", syscall.ENAMETOOLONG, "%q", path)
 	}
 	un.sun_family = C.AF_UNIX
 	copy(room, path)
-	length := C.socklen_t(unsafe.Offsetof(un.sun_path)) + C.socklen_t(len(path))
 	if path[0] == '@' {
 		room[0] = 0
-	} else if strings.IndexByte(path, 0) >= 0 {
-		return 0, refused("aio_connect", syscall.EINVAL, "there is a NUL in addr")
 	}
-	return length, nil
+	return C.socklen_t(unsafe.Offsetof(un.sun_path)) + C.socklen_t(length), nil
 }
 
 // scopeOf is the number of an interface: zones are names, or numbers already.

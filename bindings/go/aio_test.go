@@ -68,7 +68,7 @@ func TestAioLoop(t *testing.T) {
 	}
 	for len(buffers) > 0 {
 		turn(t, h)
-		for {
+		for len(buffers) > 0 {
 			cookie := first(h.AioPeekCommandCompleted())(t)
 			if cookie == 0 {
 				break

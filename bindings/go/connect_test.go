@@ -2,8 +2,8 @@ package libnbd
 
 import (
 	"net"
-	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -24,7 +24,7 @@ func TestConnect(t *testing.T) {
 	serve := []string{"nbdkit", "pattern", "1M"}
 	onStdio := []string{"nbdkit", "-s", "pattern", "1M"}
 	file := func(t *testing.T) int {
-		c := get[net.Conn](t, dial(t, socket), nil).(*net.UnixConn)
+		c := dial(t, socket).(*net.UnixConn)
 		f, err := c.File()
 		must(t, err)
 		defer f.Close()
@@ -60,19 +60,10 @@ func TestConnect(t *testing.T) {
 			until(t, h, ready(t, h))
 			reads(t, h)
 			must(t, h.Shutdown(nil))
-			if !get(t, first(h.AioIsClosed())(t), nil) {
+			if !first(h.AioIsClosed())(t) {
 				t.Error("it is not closed")
 			}
 		})
-	}
-}
-
-// first makes one function of a call with two results.
-func first[T any](value T, err error) func(testing.TB) T {
-	return func(t testing.TB) T {
-		t.Helper()
-		must(t, err)
-		return value
 	}
 }
 
@@ -144,7 +135,7 @@ func TestAioConnectRefuses(t *testing.T) {
 		wants(t, h.AioConnect(addr), syscall.EINVAL, "nbd_aio_connect: ")
 	}
 	wants(t, h.AioConnect("/a\x00b"), syscall.EINVAL, "NUL")
-	wants(t, h.AioConnect("/"+string(make([]byte, 108))), syscall.ENAMETOOLONG, "nbd_aio_connect")
+	wants(t, h.AioConnect("/"+strings.Repeat("x", 107)), syscall.ENAMETOOLONG, "nbd_aio_connect")
 	if !first(h.AioIsCreated())(t) {
 		t.Error("a refused address used the handle up")
 	}
@@ -190,8 +181,5 @@ func TestSubprocess(t *testing.T) {
 	h.Close()
 	if err := syscall.Kill(int(pid), 0); err != syscall.ESRCH {
 		t.Errorf("the server is still there: %v", err)
-	}
-	if _, err := os.Stat("/proc/self/fd"); err == nil && pid == 0 {
-		t.Error("no process")
 	}
 }

@@ -22,7 +22,7 @@ const patience = 60 * time.Second
 // When all is over, C has given every callback back.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for began := time.Now(); callbacks.count() > 0 && time.Since(began) < patience; {
+	for began := time.Now(); callbacks.count() != lost && time.Since(began) < patience; {
 		runtime.GC()
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -54,11 +54,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// get is what a call returned, which must not have failed.
-func get[T any](t testing.TB, value T, err error) T {
-	t.Helper()
-	must(t, err)
-	return value
+// first(h.GetSize())(t) is what a call returned, which must not have failed.
+func first[T any](value T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		must(t, err)
+		return value
+	}
 }
 
 // wants is a failure with this errno, and this in its words.
