@@ -83,8 +83,8 @@ func TestAioLoop(t *testing.T) {
 			delete(buffers, cookie)
 		}
 	}
-	_, err := h.AioCommandCompleted(1 << 60)
-	wants(t, err, syscall.EINVAL, "nbd_aio_command_completed")
+	_, err := h.AioCommandCompleted(0)
+	wants(t, err, syscall.EINVAL, "invalid aio cookie")
 }
 
 // turn waits for the socket, and tells the handle.
