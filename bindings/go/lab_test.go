@@ -109,11 +109,22 @@ func start(t testing.TB, listens func() bool, argv ...string) {
 	}
 }
 
+// answers tells whether somebody listens there.
+func answers(network, address string) func() bool {
+	return func() bool {
+		c, err := net.Dial(network, address)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}
+}
+
 // nbdkit listens on a Unix socket, whose path is returned.
 func nbdkit(t testing.TB, words ...string) string {
 	needs(t, "nbdkit")
 	socket := filepath.Join(shortDir(t), "s")
-	start(t, func() bool { _, err := os.Stat(socket); return err == nil },
+	start(t, answers("unix", socket),
 		append([]string{"nbdkit", "-f", "-U", socket}, words...)...)
 	return socket
 }
@@ -127,14 +138,7 @@ func nbdkitTcp(t testing.TB, ip string, words ...string) string {
 	}
 	_, port, _ := net.SplitHostPort(free.Addr().String())
 	free.Close()
-	listens := func() bool {
-		c, err := net.Dial("tcp", net.JoinHostPort(ip, port))
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}
-	start(t, listens, append([]string{"nbdkit", "-f", "-i", ip, "-p", port}, words...)...)
+	start(t, answers("tcp", net.JoinHostPort(ip, port)), append([]string{"nbdkit", "-f", "-i", ip, "-p", port}, words...)...)
 	return port
 }
 
@@ -145,7 +149,7 @@ func blkit(t testing.TB, words ...string) string {
 		t.Skip("BLKIT does not name a built blkit")
 	}
 	socket := filepath.Join(shortDir(t), "s")
-	start(t, func() bool { _, err := os.Stat(socket); return err == nil },
+	start(t, answers("unix", socket),
 		append([]string{program, "nbdkit", "-f", "-U", socket}, words...)...)
 	return socket
 }
