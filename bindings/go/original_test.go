@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -21,6 +22,38 @@ func original(t *testing.T, words []string, environ ...string) string {
 		t.Fatalf("%v: %s", err, said)
 	}
 	return program
+}
+
+// The program of docs/go.md, with the lines for its go.mod that stand there.
+func TestDocumentedProgram(t *testing.T) {
+	needs(t, "go")
+	page, err := os.ReadFile("../../docs/go.md")
+	must(t, err)
+	socket := nbdkit(t, "pattern", "1M")
+	here, err := os.Getwd()
+	must(t, err)
+	place := t.TempDir()
+	for name, begin := range map[string]string{"go.mod": "```\nrequire ", "main.go": "```go\npackage main"} {
+		_, text, found := strings.Cut(string(page), begin)
+		text, _, closed := strings.Cut(text, "\n```\n")
+		if !found || !closed {
+			t.Fatalf("docs/go.md has no %s", name)
+		}
+		_, start, _ := strings.Cut(begin, "\n")
+		if name == "go.mod" {
+			start = "module example.com/documented\n\ngo 1.19\n\n" + start
+		}
+		text = strings.ReplaceAll(text, "/path/to/blkit/bindings/go", here)
+		text = strings.ReplaceAll(text, "nbd://localhost", "nbd+unix:///?socket="+socket)
+		must(t, os.WriteFile(filepath.Join(place, name), []byte(start+text+"\n"), 0o666))
+	}
+	command := exec.Command("go", "run", ".")
+	command.Dir = place
+	command.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off")
+	said, err := command.CombinedOutput()
+	if err != nil || string(said) != fmt.Sprintf("%x\n", pattern(0, 512)) {
+		t.Errorf("%v: %s", err, said)
+	}
 }
 
 // tells runs it: a disk with data in one place.

@@ -332,7 +332,7 @@ func (h *Libnbd) AioBlockStatusFilter(count uint64, offset uint64, contexts []st
 
 // AioCommandCompleted calls nbd_aio_command_completed(3).
 //
-// 1: completed, and forgotten now; 0: not yet; -1: it failed.
+// Of C: 1: completed, and forgotten now; 0: not yet; -1: it failed.
 func (h *Libnbd) AioCommandCompleted(cookie uint64) (bool, error) {
 	nbd, err := h.enter("aio_command_completed")
 	if err != nil {
@@ -348,7 +348,7 @@ func (h *Libnbd) AioCommandCompleted(cookie uint64) (bool, error) {
 
 // AioPeekCommandCompleted calls nbd_aio_peek_command_completed(3).
 //
-// A cookie that has completed; 0 if there is none yet.
+// Of C: A cookie that has completed; 0 if there is none yet.
 func (h *Libnbd) AioPeekCommandCompleted() (uint64, error) {
 	nbd, err := h.enter("aio_peek_command_completed")
 	if err != nil {

@@ -85,7 +85,7 @@ func (h *Libnbd) ConnectTcp(hostname string, port string) error {
 
 // ConnectSocket calls nbd_connect_socket(3).
 //
-// The library closes the socket.
+// Of C: The library closes the socket.
 func (h *Libnbd) ConnectSocket(sock int) error {
 	nbd, err := h.enter("connect_socket")
 	if err != nil {
@@ -105,7 +105,7 @@ func (h *Libnbd) ConnectSocket(sock int) error {
 
 // ConnectCommand calls nbd_connect_command(3).
 //
-// A server on the command's stdin and stdout; argv ends with NULL.
+// Of C: A server on the command's stdin and stdout; argv ends with NULL.
 func (h *Libnbd) ConnectCommand(argv []string) error {
 	nbd, err := h.enter("connect_command")
 	if err != nil {
@@ -126,7 +126,7 @@ func (h *Libnbd) ConnectCommand(argv []string) error {
 
 // ConnectSystemdSocketActivation calls nbd_connect_systemd_socket_activation(3).
 //
-// A server that is handed a listening socket as systemd does it.
+// Of C: A server that is handed a listening socket as systemd does it.
 func (h *Libnbd) ConnectSystemdSocketActivation(argv []string) error {
 	nbd, err := h.enter("connect_systemd_socket_activation")
 	if err != nil {
@@ -181,7 +181,7 @@ func (h *Libnbd) GetSocketActivationName() (*string, error) {
 
 // KillSubprocess calls nbd_kill_subprocess(3).
 //
-// The server started by one of the two calls above. Signal 0 means SIGTERM.
+// Of C: The server started by one of the two calls above. Signal 0 means SIGTERM.
 func (h *Libnbd) KillSubprocess(signum int) error {
 	nbd, err := h.enter("kill_subprocess")
 	if err != nil {
@@ -221,7 +221,7 @@ type ShutdownOptargs struct {
 
 // Shutdown calls nbd_shutdown(3).
 //
-// LIBNBD_SHUTDOWN_*
+// Of C: LIBNBD_SHUTDOWN_*
 func (h *Libnbd) Shutdown(optargs *ShutdownOptargs) error {
 	nbd, err := h.enter("shutdown")
 	if err != nil {

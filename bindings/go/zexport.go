@@ -9,7 +9,7 @@ import "unsafe"
 
 // GetProtocol calls nbd_get_protocol(3).
 //
-// "oldstyle", "newstyle" or "newstyle-fixed": a constant.
+// Of C: "oldstyle", "newstyle" or "newstyle-fixed": a constant.
 func (h *Libnbd) GetProtocol() (*string, error) {
 	nbd, err := h.enter("get_protocol")
 	if err != nil {
@@ -111,7 +111,7 @@ func (h *Libnbd) GetSize() (uint64, error) {
 
 // GetBlockSize calls nbd_get_block_size(3).
 //
-// LIBNBD_SIZE_*; 0 if the server did not say.
+// Of C: LIBNBD_SIZE_*; 0 if the server did not say.
 func (h *Libnbd) GetBlockSize(sizeType Size) (uint64, error) {
 	nbd, err := h.enter("get_block_size")
 	if err != nil {

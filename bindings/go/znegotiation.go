@@ -183,7 +183,7 @@ func (h *Libnbd) GetRequestMetaContext() (bool, error) {
 
 // SetHandshakeFlags calls nbd_set_handshake_flags(3).
 //
-// LIBNBD_HANDSHAKE_FLAG_*
+// Of C: LIBNBD_HANDSHAKE_FLAG_*
 func (h *Libnbd) SetHandshakeFlags(flags HandshakeFlag) error {
 	nbd, err := h.enter("set_handshake_flags")
 	if err != nil {
@@ -209,7 +209,7 @@ func (h *Libnbd) GetHandshakeFlags() (HandshakeFlag, error) {
 
 // SetPreadInitialize calls nbd_set_pread_initialize(3).
 //
-// Whether buffers of reads are filled with zeroes first.
+// Of C: Whether buffers of reads are filled with zeroes first.
 func (h *Libnbd) SetPreadInitialize(request bool) error {
 	nbd, err := h.enter("set_pread_initialize")
 	if err != nil {
@@ -239,7 +239,7 @@ func (h *Libnbd) GetPreadInitialize() (bool, error) {
 
 // SetStrictMode calls nbd_set_strict_mode(3).
 //
-// LIBNBD_STRICT_*
+// Of C: LIBNBD_STRICT_*
 func (h *Libnbd) SetStrictMode(flags Strict) error {
 	nbd, err := h.enter("set_strict_mode")
 	if err != nil {
@@ -265,7 +265,7 @@ func (h *Libnbd) GetStrictMode() (Strict, error) {
 
 // AddMetaContext calls nbd_add_meta_context(3).
 //
-// The meta contexts to ask for.
+// Of C: The meta contexts to ask for.
 func (h *Libnbd) AddMetaContext(name string) error {
 	nbd, err := h.enter("add_meta_context")
 	if err != nil {
@@ -329,7 +329,7 @@ func (h *Libnbd) ClearMetaContexts() error {
 
 // SetTls calls nbd_set_tls(3).
 //
-// LIBNBD_TLS_*
+// Of C: LIBNBD_TLS_*
 func (h *Libnbd) SetTls(tls Tls) error {
 	nbd, err := h.enter("set_tls")
 	if err != nil {
@@ -527,7 +527,7 @@ func (h *Libnbd) GetTlsPriority() (*string, error) {
 
 // SetUriAllowTransports calls nbd_set_uri_allow_transports(3).
 //
-// LIBNBD_ALLOW_TRANSPORT_*
+// Of C: LIBNBD_ALLOW_TRANSPORT_*
 func (h *Libnbd) SetUriAllowTransports(mask AllowTransport) error {
 	nbd, err := h.enter("set_uri_allow_transports")
 	if err != nil {
@@ -543,7 +543,7 @@ func (h *Libnbd) SetUriAllowTransports(mask AllowTransport) error {
 
 // SetUriAllowTls calls nbd_set_uri_allow_tls(3).
 //
-// LIBNBD_TLS_*
+// Of C: LIBNBD_TLS_*
 func (h *Libnbd) SetUriAllowTls(tls Tls) error {
 	nbd, err := h.enter("set_uri_allow_tls")
 	if err != nil {
@@ -587,7 +587,7 @@ func (h *Libnbd) SetUriAllowLocalFile(allow bool) error {
 
 // GetUri calls nbd_get_uri(3).
 //
-// The URI of what this handle is connected to; NULL on error.
+// Of C: The URI of what this handle is connected to; NULL on error.
 func (h *Libnbd) GetUri() (*string, error) {
 	nbd, err := h.enter("get_uri")
 	if err != nil {
@@ -604,7 +604,7 @@ func (h *Libnbd) GetUri() (*string, error) {
 
 // IsUri calls nbd_is_uri(3).
 //
-// Whether a word looks like an NBD URI.
+// Of C: Whether a word looks like an NBD URI.
 func (h *Libnbd) IsUri(uri string) (bool, error) {
 	nbd, err := h.enter("is_uri")
 	if err != nil {

@@ -21,7 +21,7 @@ func (h *Libnbd) AioGetFd() (int, error) {
 
 // AioGetDirection calls nbd_aio_get_direction(3).
 //
-// LIBNBD_AIO_DIRECTION_*
+// Of C: LIBNBD_AIO_DIRECTION_*
 func (h *Libnbd) AioGetDirection() (uint, error) {
 	nbd, err := h.enter("aio_get_direction")
 	if err != nil {
@@ -61,7 +61,8 @@ func (h *Libnbd) AioNotifyWrite() error {
 
 // Poll calls nbd_poll(3).
 //
-// Waits once, at most timeout milliseconds (-1: without end). 1: something happened; 0: timeout.
+// Of C: Waits once, at most timeout milliseconds (-1: without end). 1: something happened; 0:
+// timeout.
 func (h *Libnbd) Poll(timeout int) (uint, error) {
 	nbd, err := h.enter("poll")
 	if err != nil {
@@ -81,7 +82,7 @@ func (h *Libnbd) Poll(timeout int) (uint, error) {
 
 // Poll2 calls nbd_poll2(3).
 //
-// The same; also returns when fd can be read.
+// Of C: The same; also returns when fd can be read.
 func (h *Libnbd) Poll2(fd int, timeout int) (uint, error) {
 	nbd, err := h.enter("poll2")
 	if err != nil {
@@ -203,7 +204,7 @@ func (h *Libnbd) AioIsClosed() (bool, error) {
 
 // ConnectionState calls nbd_connection_state(3).
 //
-// The state, in words: a constant.
+// Of C: The state, in words: a constant.
 func (h *Libnbd) ConnectionState() (*string, error) {
 	nbd, err := h.enter("connection_state")
 	if err != nil {

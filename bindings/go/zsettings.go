@@ -9,7 +9,7 @@ import "unsafe"
 
 // SetHandleName calls nbd_set_handle_name(3).
 //
-// The name of the handle in debugging messages: "nbd1", "nbd2", ... unless set.
+// Of C: The name of the handle in debugging messages: "nbd1", "nbd2", ... unless set.
 func (h *Libnbd) SetHandleName(handleName string) error {
 	nbd, err := h.enter("set_handle_name")
 	if err != nil {
@@ -45,7 +45,7 @@ func (h *Libnbd) GetHandleName() (*string, error) {
 
 // SetPrivateData calls nbd_set_private_data(3).
 //
-// A word of the program's own; the setter returns the one before.
+// Of C: A word of the program's own; the setter returns the one before.
 func (h *Libnbd) SetPrivateData(privateData uint) (uint, error) {
 	nbd, err := h.enter("set_private_data")
 	if err != nil {
@@ -67,7 +67,7 @@ func (h *Libnbd) GetPrivateData() (uint, error) {
 
 // GetHandleSize calls nbd_get_handle_size(3).
 //
-// About how many bytes the handle occupies.
+// Of C: About how many bytes the handle occupies.
 func (h *Libnbd) GetHandleSize() (uint, error) {
 	nbd, err := h.enter("get_handle_size")
 	if err != nil {

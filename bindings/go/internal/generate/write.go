@@ -193,7 +193,7 @@ func (w *writer) head() {
 	w.printf("// %s calls nbd_%s(3).\n", name, w.f.name)
 	if w.f.doc != "" {
 		w.printf("//\n")
-		for _, line := range wrap(w.f.doc, 96) {
+		for _, line := range wrap("Of C: "+w.f.doc, 96) {
 			w.printf("// %s\n", line)
 		}
 	}
