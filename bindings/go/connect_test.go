@@ -2,6 +2,7 @@ package libnbd
 
 import (
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -181,5 +182,28 @@ func TestSubprocess(t *testing.T) {
 	h.Close()
 	if err := syscall.Kill(int(pid), 0); err != syscall.ESRCH {
 		t.Errorf("the server is still there: %v", err)
+	}
+}
+
+// TLS with a key that both know, and files in a URI only where they are permitted.
+func TestTls(t *testing.T) {
+	h := handle(t)
+	if !first(h.SupportsTls())(t) {
+		t.Skip("the library is built without TLS")
+	}
+	keys := filepath.Join(t.TempDir(), "keys.psk")
+	must(t, os.WriteFile(keys, []byte("alice:0123456789abcdef0123456789abcdef\n"), 0o600))
+	socket := nbdkit(t, "--tls=require", "--tls-psk="+keys, "pattern", "1M")
+	uri := "nbds+unix://alice@/?socket=" + socket + "&tls-psk-file=" + keys
+	wants(t, h.ConnectUri(uri), syscall.EPERM, "nbd_connect_uri")
+	must(t, h.SetUriAllowLocalFile(true))
+	must(t, h.ConnectUri(uri))
+	if !first(h.GetTlsNegotiated())(t) || first(h.GetTls())(t) != TLS_REQUIRE {
+		t.Error("it is not encrypted")
+	}
+	reads(t, h)
+	h = handle(t)
+	if err := h.ConnectUnix(socket); err == nil {
+		t.Error("connected without TLS")
 	}
 }
