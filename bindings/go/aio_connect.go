@@ -24,7 +24,7 @@ func (h *Libnbd) AioConnect(addr string) error {
 		return err
 	}
 	defer h.leave()
-	// Memory of C: the addresses of the sockets are of different types.
+	// Room for the address of any kind of socket.
 	var place C.struct_sockaddr_storage
 	length, err := putAddress(&place, addr)
 	if err != nil {
