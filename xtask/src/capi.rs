@@ -38,8 +38,24 @@ struct Built {
     libraries: Vec<String>,
 }
 
+/// The library, made.
+pub struct Made {
+    /// What the head of this module tells of.
+    pub folder: PathBuf,
+    /// The library for static linking,
+    pub archive: PathBuf,
+    /// and what the system must add to it.
+    pub libraries: Vec<String>,
+}
+
 /// Builds, links and installs.
 pub fn run(words: &[String]) -> Result<ExitCode, String> {
+    println!("{}", make(words)?.folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same for another chore.
+pub fn make(words: &[String]) -> Result<Made, String> {
     let wanted = parse(words)?;
     let built = build(&wanted)?;
     let folder = built
@@ -61,8 +77,11 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
         let root = std::env::var_os("DESTDIR").map(PathBuf::from);
         install(&folder, prefix, &libdir, root.as_deref())?;
     }
-    println!("{}", folder.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(Made {
+        folder,
+        archive: built.archive,
+        libraries: built.libraries,
+    })
 }
 
 fn parse(words: &[String]) -> Result<Wanted, String> {

@@ -10,6 +10,7 @@ mod capi;
 mod check_deps;
 mod fuzz;
 mod gates;
+mod go;
 mod soak;
 mod tool;
 mod without_io_uring;
@@ -49,6 +50,11 @@ const COMMANDS: &[Command] = &[
         name: "capi",
         about: "the C library libnbd.so.0 (--release, --no-tls, --install PREFIX)",
         run: capi::run,
+    },
+    Command {
+        name: "go",
+        about: "tests of the Go binding, over the C library (--release, --no-tls)",
+        run: go::run,
     },
     Command {
         name: "soak",
