@@ -45,9 +45,10 @@ func putAddress(place *C.struct_sockaddr_storage, addr string) (C.socklen_t, *Li
 	if err != nil {
 		return 0, refused("aio_connect", syscall.EINVAL, "%q is neither the path of a Unix socket nor IP:PORT", addr)
 	}
-	port := (*[2]byte)(nil)
-	ip, bytes := parsed.Addr(), []byte(nil)
-	length := C.socklen_t(0)
+	var port *[2]byte
+	var bytes []byte
+	var length C.socklen_t
+	ip := parsed.Addr()
 	if ip.Is4() {
 		in := (*C.struct_sockaddr_in)(unsafe.Pointer(place))
 		in.sin_family, length = C.AF_INET, C.sizeof_struct_sockaddr_in
