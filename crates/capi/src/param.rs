@@ -15,7 +15,7 @@ use handle::{
 };
 use rustix::{
     io::Errno,
-    net::{SocketAddrAny, addr::SocketAddrStorage},
+    net::{SocketAddrAny, SocketAddrUnix, addr::SocketAddrStorage},
 };
 
 use crate::{
@@ -329,8 +329,27 @@ impl AddressStart {
         if !sizes.contains(&(length.0 as usize)) {
             return Err(Errno::INVAL);
         }
+        // SAFETY: so many bytes are there.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), length.0 as usize) };
+        let (family, name) = bytes.split_at(size_of::<libc::sa_family_t>());
+        if family == (libc::AF_UNIX as libc::sa_family_t).to_ne_bytes() {
+            return unix(name).map(SocketAddrAny::from);
+        }
         // SAFETY: so many bytes are there, and they are at least a family and at most an address.
         Ok(unsafe { SocketAddrAny::read(self.0.as_ptr(), length.0) })
+    }
+}
+
+/// An address of unix(7), where a path may end with the address, or with a NUL before.
+fn unix(name: &[u8]) -> Result<SocketAddrUnix, Errno> {
+    match name.split_first() {
+        None => Ok(SocketAddrUnix::new_unnamed()),
+        Some((0, abstract_name)) => SocketAddrUnix::new_abstract_name(abstract_name),
+        Some(_) => {
+            let path = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            SocketAddrUnix::new(path)
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <fcntl.h>
+#include <stddef.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -49,6 +50,15 @@ main (int argc, char *argv[])
   while (!nbd_aio_is_closed (h) && !nbd_aio_is_dead (h))
     MUST (nbd_poll (h, -1));
   SHOW (nbd_aio_is_closed (h));
+  nbd_close (h);
+
+  /* A path may end with the address. */
+  h = create ();
+  MUST (nbd_aio_connect (h, (struct sockaddr *) &addr,
+                         offsetof (struct sockaddr_un, sun_path) + strlen (argv[1])));
+  while (nbd_aio_is_connecting (h))
+    MUST (nbd_poll (h, -1));
+  SHOW (nbd_aio_is_ready (h));
   nbd_close (h);
 
   h = create ();
