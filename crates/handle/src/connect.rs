@@ -33,6 +33,7 @@ impl Inner {
     fn go_to(&mut self, place: Place) -> std::result::Result<(), Fault> {
         let dialing = match &place {
             Place::Tcp { host, port } => Dialing::tcp(host, port)?,
+            Place::Address(address) => Dialing::one(Target::Any((*address).into())),
             Place::Unix(path) => Dialing::unix(path)?,
             Place::Vsock { cid, port } => Dialing::vsock(*cid, *port),
         };
@@ -236,7 +237,10 @@ impl Handle {
     pub fn aio_connect(&self, address: &SocketAddrAny) -> Result<()> {
         let dialing = Dialing::one(Target::Any(address.clone()));
         let none = format_args!("");
-        self.begin("nbd_aio_connect", none, |inner| inner.dial(dialing))
+        self.begin("nbd_aio_connect", none, |inner| {
+            inner.place = Place::of(address);
+            inner.dial(dialing)
+        })
     }
 
     /// `nbd_connect_socket`.
@@ -386,6 +390,7 @@ impl Handle {
             if flags & SHUTDOWN_ABANDON_PENDING != 0 {
                 inner.queue.retain(|out| out.is_begun() || out.cookie == 0);
                 inner.flight.abandon(|command| !command.begun);
+                inner.waiting.changed = true;
             }
             match inner.leaving {
                 true => Ok(()),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use nbd::{
-    client::{Pending, Request},
+    client::{Descriptors, Pending, Request},
     proto,
 };
 use rustix::io::Errno;
@@ -193,11 +193,17 @@ impl Command {
         &mut buffer[start..start + length as usize]
     }
 
-    /// Tells of a part of a read that is in its place.
-    pub fn chunk(&mut self, offset: u64, length: u64, hole: bool) {
+    /// A part of a read is in its place.
+    pub fn data(&mut self, offset: u64, length: u64) {
         let mut error = self.error;
-        let kind = if hole { READ_HOLE } else { READ_DATA };
-        self.tell_chunk(offset, length, kind, &mut error);
+        self.tell_chunk(offset, length, READ_DATA, &mut error);
+    }
+
+    /// A part of a read is zeroes.
+    pub fn hole(&mut self, offset: u64, length: u64) {
+        self.place(offset, length).fill(0);
+        let mut error = self.error;
+        self.tell_chunk(offset, length, READ_HOLE, &mut error);
     }
 
     /// The server reports an error, perhaps with its place.
@@ -216,6 +222,14 @@ impl Command {
         let answer = chunk(self.place(offset, length), offset, kind, error);
         self.middle = Middle::Chunk(chunk);
         self.take_answer(answer, *error);
+    }
+
+    /// Keeps extents until all of their chunk have come.
+    pub fn take_extents(&mut self, extents: Descriptors<'_>) {
+        self.extents.extend(extents.map(|extent| Extent {
+            length: extent.length,
+            flags: extent.flags,
+        }));
     }
 
     /// Tells of the extents of one context, which have all come.

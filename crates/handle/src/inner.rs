@@ -217,7 +217,14 @@ impl Inner {
             State::Connecting => self.dial_on(),
             _ => self.step(readable, writable),
         };
-        result.inspect_err(|_| self.fail())
+        match result {
+            // There is nobody to be told any more that we leave.
+            Err(_) if self.state == State::OptAbort => {
+                self.end(State::Closed);
+                Ok(())
+            }
+            result => result.inspect_err(|_| self.fail()),
+        }
     }
 
     fn step(&mut self, readable: bool, writable: bool) -> Result<(), Fault> {

@@ -5,9 +5,9 @@
 //! Rust API are thin layers over it.
 //!
 //! **Why so.** The protocol is the machine of [`nbd::client`]; this crate drives it with poll(2) on the
-//! caller's thread. There is no thread of ours, no event loop, and no descriptor but the socket and, once
-//! two threads wait at once, an eventfd(2). So a handle may be used from any thread, from any foreign loop, and in
-//! the child after a fork(2) by whoever has it to himself.
+//! caller's thread. There is no thread of ours, no event loop, and no descriptor but the socket and an
+//! eventfd(2) that threads wake each other by. So a handle may be used from any thread, from any foreign
+//! loop, and in the child after a fork(2) by whoever has it to himself.
 //!
 //! **Contract.**
 //! * Every call is atomic. The lock is never held while the thread sleeps: others may submit commands meanwhile.

@@ -12,7 +12,11 @@ impl Inner {
     /// Ends the connection out of the negotiation.
     pub(crate) fn leave_negotiation(&mut self) -> std::result::Result<(), Fault> {
         self.abort_options();
-        self.flush().inspect_err(|_| self.fail())
+        if self.flush().is_err() {
+            // There is nobody to be told any more.
+            self.end(State::Closed);
+        }
+        Ok(())
     }
 }
 

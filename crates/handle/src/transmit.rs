@@ -6,8 +6,7 @@ use nbd::{Head, client::Reply, errno::linux_errno};
 use rustix::io::Errno;
 
 use crate::{
-    Extent, error::Fault, flight::Flight, inner::Inner, negotiation::Negotiation, state::State,
-    wire::Came,
+    error::Fault, flight::Flight, inner::Inner, negotiation::Negotiation, state::State, wire::Came,
 };
 
 /// Pieces sent by one system call.
@@ -248,7 +247,7 @@ impl Inner {
         let payload = *payload;
         self.payload = None;
         if let Some(command) = self.flight.get(payload.cookie) {
-            command.chunk(payload.offset, payload.length, false);
+            command.data(payload.offset, payload.length);
         }
         if payload.last {
             self.answered(payload.cookie);
@@ -379,8 +378,7 @@ fn take_reply(
             last,
         } => {
             if let Some(command) = flight.get(cookie) {
-                command.place(offset, length).fill(0);
-                command.chunk(offset, length, true);
+                command.hole(offset, length);
             }
             after.over = last.then_some(cookie);
         }
@@ -391,18 +389,11 @@ fn take_reply(
             end,
             last,
         } => {
-            let mut contexts = negotiation.contexts.iter();
-            let known = contexts.find(|known| known.id == context).ok_or_else(|| {
-                let text = format!("block status of context {context}, which was not selected");
-                Fault::of(text, Errno::PROTO)
-            })?;
+            let name = selected(negotiation, context)?;
             if let Some(command) = flight.get(cookie) {
-                command.extents.extend(extents.map(|extent| Extent {
-                    length: extent.length,
-                    flags: extent.flags,
-                }));
+                command.take_extents(extents);
                 if end {
-                    command.status(&known.name);
+                    command.status(name);
                 }
             }
             after.chunk = end;
@@ -424,4 +415,14 @@ fn take_reply(
         Reply::Done { cookie } => after.over = Some(cookie),
     }
     Ok(after)
+}
+
+/// The name of a metadata context that was selected.
+fn selected(negotiation: &Negotiation, id: u32) -> Result<&str, Fault> {
+    let mut contexts = negotiation.contexts.iter();
+    let known = contexts.find(|context| context.id == id);
+    known.map(|context| &*context.name).ok_or_else(|| {
+        let text = format!("block status of context {id}, which was not selected");
+        Fault::of(text, Errno::PROTO)
+    })
 }

@@ -1,9 +1,12 @@
 //! NBD URIs: what they set, where they lead, and the way back.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::SocketAddr, os::unix::ffi::OsStringExt, path::PathBuf};
 
 use nbd::uri::{Transport, Uri, encode, encode_path, ssh_command};
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    net::{SocketAddrAny, SocketAddrUnix},
+};
 
 use crate::{
     ALLOW_TRANSPORT_SSH, ALLOW_TRANSPORT_TCP, ALLOW_TRANSPORT_UNIX, ALLOW_TRANSPORT_VSOCK,
@@ -13,9 +16,17 @@ use crate::{
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    Tcp { host: String, port: String },
+    Tcp {
+        host: String,
+        port: String,
+    },
+    /// TCP to an address, without a name that a certificate could bear.
+    Address(SocketAddr),
     Unix(PathBuf),
-    Vsock { cid: u32, port: u32 },
+    Vsock {
+        cid: u32,
+        port: u32,
+    },
 }
 
 /// How a URI wants the server to be reached.
@@ -26,6 +37,16 @@ pub(crate) enum Way {
 }
 
 impl Place {
+    /// The place of an address, if a URI can tell it.
+    pub fn of(address: &SocketAddrAny) -> Option<Place> {
+        if let Ok(address) = SocketAddr::try_from(address.clone()) {
+            return Some(Place::Address(address));
+        }
+        let address = SocketAddrUnix::try_from(address.clone()).ok()?;
+        let path = OsString::from_vec(address.path_bytes()?.to_vec());
+        Some(Place::Unix(path.into()))
+    }
+
     /// The URI that leads back here, with the settings of the handle.
     pub fn uri(&self, settings: &Settings) -> String {
         let secure = if settings.tls == TLS_REQUIRE { "s" } else { "" };
@@ -37,6 +58,7 @@ impl Place {
         let (kind, place) = match self {
             Place::Tcp { host, port } if host.contains(':') => ("", format!("[{host}]:{port}")),
             Place::Tcp { host, port } => ("", format!("{host}:{port}")),
+            Place::Address(address) => ("", address.to_string()),
             Place::Unix(path) => {
                 queries.push(("socket", encode_path(path)));
                 ("+unix", String::new())
@@ -317,6 +339,12 @@ mod tests {
         };
         assert_eq!(tcp("h").uri(&settings), "nbd://h:10809/");
         assert_eq!(tcp("::1").uri(&settings), "nbd://[::1]:10809/");
+        let address: SocketAddr = "[::1]:9".parse().unwrap();
+        let place = Place::of(&address.into()).unwrap();
+        assert_eq!(place.uri(&settings), "nbd://[::1]:9/");
+        let path = SocketAddrUnix::new("/a b").unwrap();
+        let place = Place::of(&path.into()).unwrap();
+        assert_eq!(place.uri(&settings), "nbd+unix:///?socket=/a%20b");
         let vsock = Place::Vsock { cid: 2, port: 9 };
         assert_eq!(vsock.uri(&settings), "nbd+vsock://2:9/");
     }

@@ -208,7 +208,7 @@ impl Wire {
             self.sealed.extend_from_slice(session.outgoing());
             session.clear_outgoing();
         }
-        while self.sealed_at < self.sealed.len() {
+        while self.sealed_at < self.sealed.len() && !self.blocked {
             let sealed = std::mem::take(&mut self.sealed);
             let result = self.push(&[IoSlice::new(&sealed[self.sealed_at..])]);
             self.sealed = sealed;
@@ -234,7 +234,11 @@ impl Wire {
             many => net::sendmsg(fd, many, &mut SendAncillaryBuffer::default(), flags),
         };
         match result {
-            Ok(n) => Ok(n),
+            Ok(n) => {
+                // Where less was taken, there is no room: no need to be told so again.
+                self.blocked = n < pieces.iter().map(|piece| piece.len()).sum();
+                Ok(n)
+            }
             Err(Errno::AGAIN) => {
                 self.blocked = true;
                 Ok(0)

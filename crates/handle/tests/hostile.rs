@@ -7,8 +7,6 @@ use std::io;
 use common::*;
 use handle::Handle;
 
-const SIZE: u64 = 1 << 20;
-
 /// What a server answers to a request.
 type Answer = fn(Asked) -> Vec<u8>;
 

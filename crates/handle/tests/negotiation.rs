@@ -10,8 +10,6 @@ use std::{
 use common::*;
 use handle::*;
 
-const SIZE: u64 = 1 << 20;
-
 /// A server with the exports `a` and `b`, and no default.
 fn two_exports(peer: &mut Peer) -> io::Result<()> {
     peer.greet()?;

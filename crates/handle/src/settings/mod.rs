@@ -85,7 +85,7 @@ impl Settings {
     pub fn tls_config(&self, place: Option<&Place>) -> ::tls::ClientConfig {
         let host = place.and_then(|place| match place {
             Place::Tcp { host, .. } => Some(host.clone()),
-            Place::Unix(_) | Place::Vsock { .. } => None,
+            Place::Address(_) | Place::Unix(_) | Place::Vsock { .. } => None,
         });
         ::tls::ClientConfig {
             certificates: self.tls_certificates.clone(),

@@ -4,12 +4,15 @@
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
 };
 
-use handle::Handle;
+use handle::{Handle, Result};
 
-pub const MAGIC: &[u8; 8] = b"NBDMAGIC";
+pub const SIZE: u64 = 1 << 20;
+/// Every transmission flag but read-only.
+pub const ALL: u16 = 0xfff & !2;
 pub const ACK: u32 = 1;
 pub const REP_INFO: u32 = 3;
 pub const UNSUP: u32 = 0x8000_0001;
@@ -48,7 +51,7 @@ pub fn connected(server: impl FnOnce(&mut Peer) -> io::Result<()> + Send + 'stat
 pub fn connect(
     handle: &Handle,
     server: impl FnOnce(&mut Peer) -> io::Result<()> + Send + 'static,
-) -> handle::Result<()> {
+) -> Result<()> {
     let (ours, _running) = serve(server);
     handle
         .connect_socket(ours.into())
@@ -180,4 +183,56 @@ impl Peer {
     pub fn rest(&mut self) -> io::Result<()> {
         self.0.read_to_end(&mut Vec::new()).map(drop)
     }
+}
+
+/// What happened, in order.
+pub type Log = Arc<Mutex<Vec<String>>>;
+
+/// Writes a line when it is dropped.
+pub struct Freed(pub &'static str, pub Log);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.1.lock().unwrap().push(format!("free {}", self.0));
+    }
+}
+
+/// What happened since the last time.
+pub fn lines(log: &Log) -> Vec<String> {
+    std::mem::take(&mut log.lock().unwrap())
+}
+
+/// What a call says.
+pub fn message<T>(result: Result<T>) -> String {
+    match result {
+        Ok(_) => "no error".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Answers every read with bytes of its offset, and all else with success.
+pub fn obedient(peer: &mut Peer) -> io::Result<()> {
+    loop {
+        let asked = peer.request()?;
+        match asked.command {
+            0 => {
+                let data = vec![(asked.offset >> 9) as u8; asked.length as usize];
+                peer.send(&data_chunk(1, asked.cookie, asked.offset, &data))?;
+            }
+            1 => {
+                peer.payload(asked.length)?;
+                peer.send(&simple(0, asked.cookie))?;
+            }
+            2 => return Ok(()),
+            _ => peer.send(&simple(0, asked.cookie))?,
+        }
+    }
+}
+
+/// A handle with an obedient server.
+pub fn ready() -> Handle {
+    connected(|peer| {
+        peer.enter(SIZE, ALL)?;
+        obedient(peer)
+    })
 }
