@@ -54,14 +54,9 @@ impl Handle {
         give_back(buffer).ok_or_else(|| Error::new(call, "the buffer was lost", 0))
     }
 
-    /// The buffer of a read, cleared unless that is switched off: nothing old is ever taken for data, whatever goes
-    /// wrong.
     fn wanted_read<B: ReadBuffer>(&self, mut buffer: B, offset: u64, flags: u32) -> Wanted {
-        let memory = buffer.as_mut_slice();
-        if self.shared.settings().pread_initialize {
-            memory.fill(0);
-        }
-        let mut wanted = Wanted::new(proto::CMD_READ, memory.len() as u64, offset, flags);
+        let count = buffer.as_mut_slice().len() as u64;
+        let mut wanted = Wanted::new(proto::CMD_READ, count, offset, flags);
         wanted.read = Some(Box::new(buffer));
         wanted
     }

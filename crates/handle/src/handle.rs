@@ -18,7 +18,7 @@ use crate::{
     error::Fault,
     inner::{Inner, Shared},
     settings::Settings,
-    state::Permitted,
+    state::{Permitted, State},
 };
 
 /// One connection to an NBD server. See the [crate](crate).
@@ -94,6 +94,15 @@ struct Woken {
 fn this_thread() -> usize {
     thread_local!(static MARK: u8 = const { 0 });
     MARK.with(|mark| std::ptr::from_ref(mark).addr())
+}
+
+/// Commands under way fail, and their callbacks hear of it.
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Ok(inner) = self.inner.get_mut() {
+            inner.end(State::Closed);
+        }
+    }
 }
 
 impl Handle {

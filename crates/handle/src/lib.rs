@@ -13,8 +13,7 @@
 //! * Every call is atomic. The lock is never held while the thread sleeps: others may submit commands meanwhile.
 //! * A call in a state in which it is not permitted fails, and changes nothing.
 //! * A command whose submission succeeded is completed exactly once: by the server's reply, or with
-//!   `ENOTCONN` when the connection ends. Its completion callback is called then, once. If the handle is dropped first,
-//!   it is only freed.
+//!   `ENOTCONN` when the connection ends or the handle is dropped. Its completion callback is called then, once.
 //! * The caller's memory is filled in place, and belongs to the handle from the call until the completion.
 //! * A server that breaks the protocol ends this connection with an error that says how, and
 //!   nothing more. It cannot make the handle read or write outside of the caller's memory, hold more

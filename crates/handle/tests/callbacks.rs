@@ -77,20 +77,20 @@ fn callbacks_are_freed_if_the_call_fails() {
 }
 
 #[test]
-fn dropped_with_commands_in_flight_they_are_only_freed() {
+fn dropped_with_commands_in_flight_they_hear_of_it() {
     let handle = connected(|peer| {
         peer.enter(SIZE, ALL)?;
         peer.rest()
     });
     let log = Log::default();
     let done = Freed("completion", log.clone());
-    let completion = move |_: &mut i32| {
-        done.1.lock().unwrap().push("called".into());
+    let completion = move |error: &mut i32| {
+        done.1.lock().unwrap().push(format!("called with {error}"));
         1
     };
     handle.aio_flush(Some(Box::new(completion)), 0).unwrap();
     drop(handle);
-    assert_eq!(lines(&log), ["free completion"]);
+    assert_eq!(lines(&log), ["called with 107", "free completion"]);
 }
 
 #[test]
