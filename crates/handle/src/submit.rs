@@ -93,12 +93,6 @@ impl Inner {
         if wanted.command != proto::CMD_FLUSH {
             self.check_range(&wanted, strict)?;
         }
-        // Nothing old is ever taken for data, whatever goes wrong. Not before the checks: a length that is refused costs
-        // no memory.
-        let initialize = self.settings().pread_initialize;
-        if let Some(buffer) = wanted.read.as_mut().filter(|_| initialize) {
-            buffer.as_mut_slice().fill(0);
-        }
         let extended = self.negotiation.mode.is_extended();
         if strict & STRICT_AUTO_FLAG != 0 && wanted.command == proto::CMD_WRITE {
             wanted.flags &= !CMD_FLAG_PAYLOAD_LEN;
