@@ -66,7 +66,8 @@ fn build(options: &Options) -> Result<PathBuf, String> {
         .args(["--message-format", "json-render-diagnostics"])
         .args(options.release.then_some("--release"))
         .args((!options.no_tls).then_some("--features=tls"))
-        .current_dir(tool::root());
+        .current_dir(tool::root())
+        .stderr(Stdio::inherit());
     let messages = tool::output(&mut command)?;
     let library = messages.lines().find_map(library);
     library.ok_or_else(|| "cargo did not say where the extension is".into())
@@ -134,13 +135,7 @@ fn unusable(python: &Path) -> Option<String> {
 
 /// Makes a wheel.
 fn wheel(options: &Options) -> Result<ExitCode, String> {
-    let mut maturin = Command::new("maturin");
-    if maturin
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_err()
-    {
+    if !tool::is_there("maturin") {
         let hint = "pip install maturin, or pipx install maturin";
         return Err(format!("a wheel needs maturin, which is not here ({hint})"));
     }

@@ -19,12 +19,29 @@ mod memory;
 mod nbd;
 mod types;
 
-use pyo3::prelude::*;
+use handle::WriteBuffer;
+use pyo3::{exceptions::PyIndexError, prelude::*};
 
-/// Whether bytes of a buffer are all zero.
+/// Whether `size` bytes of a buffer, or all with -1, are zero from `offset` on.
 #[pyfunction]
-fn is_zero(buffer: &Bound<'_, PyAny>, offset: usize, end: usize) -> PyResult<bool> {
-    Ok(memory::Memory::readable(buffer)?.is_zero(offset, end))
+fn is_zero(buffer: &Bound<'_, PyAny>, offset: isize, size: isize) -> PyResult<bool> {
+    let memory = memory::Memory::readable(buffer)?;
+    let bytes = memory.as_slice();
+    let wrong = |text| Err(PyIndexError::new_err(text));
+    let Ok(offset) = usize::try_from(offset) else {
+        return wrong("offset out of range");
+    };
+    let part = match size {
+        -1 if offset > bytes.len() => return wrong("offset out of range"),
+        -1 => bytes.get(offset..),
+        0 => return Ok(true),
+        1.. => bytes.get(offset..offset.saturating_add_signed(size)),
+        _ => return wrong("size cannot be negative, but -1 is all there is"),
+    };
+    match part {
+        Some(part) => Ok(part.iter().all(|byte| *byte == 0)),
+        None => wrong("size out of range"),
+    }
 }
 
 #[pymodule]

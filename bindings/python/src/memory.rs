@@ -59,14 +59,6 @@ impl Memory {
         let object = self.0.obj(py).cloned();
         object.ok_or_else(|| PyBufferError::new_err("the buffer belongs to no object"))
     }
-
-    /// Whether all of these bytes are 0.
-    pub fn is_zero(&self, offset: usize, end: usize) -> bool {
-        let bytes = self.bytes();
-        bytes
-            .get(offset..end.min(bytes.len()))
-            .is_none_or(|part| part.iter().all(|byte| *byte == 0))
-    }
 }
 
 impl WriteBuffer for Memory {

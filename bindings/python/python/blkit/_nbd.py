@@ -83,15 +83,8 @@ class Buffer:
         return len(self._o)
 
     def is_zero(self, offset=0, size=-1):
-        """Whether size bytes (-1: all) from offset on are zero."""
-        if offset < 0:
-            raise IndexError("offset out of range")
-        if size < -1:
-            raise IndexError(
-                "size cannot be negative, except -1 to mean to the end of the buffer"
-            )
-        end = len(self._o) if size == -1 else offset + size
-        return _native.is_zero(self._o, offset, end)
+        """Whether size bytes (-1: all there are) from offset on are zero."""
+        return _native.is_zero(self._o, offset, size)
 
     def __len__(self):
         return len(self._o)
