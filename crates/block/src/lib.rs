@@ -33,7 +33,8 @@ pub mod reactor;
 pub mod request;
 
 pub use data::{
-    Chunk, ChunkPool, Data, Iov, Piece, Pin, RecvBuf, Segment, Segments, SharedBuf, SharedMem,
+    Chunk, ChunkPool, Data, Iov, OwnedBuf, Piece, Pin, RecvBuf, Segment, Segments, SharedBuf,
+    SharedMem,
 };
 pub use device::{Access, Client, Device, Export, Exports, OpenContext, Source, ThreadModel};
 pub use error::{Errno, Error, ErrorKind, IoError, Outcome, Result};

@@ -50,8 +50,17 @@ pub enum Command {
     /// Copy a disk to another, as nbdcopy does: what 'blkit copy --help' lists
     #[command(disable_help_flag = true)]
     Copy(ToolArgs),
+    /// Print what is on a disk in hexadecimal, as nbddump does: what 'blkit dump --help' lists
+    #[command(disable_help_flag = true)]
+    Dump(ToolArgs),
+    /// Discard what is on a disk, as nbddiscard does: what 'blkit discard --help' lists
+    #[command(disable_help_flag = true)]
+    Discard(ToolArgs),
+    /// Zero a disk, as nbdzero does: what 'blkit zero --help' lists
+    #[command(disable_help_flag = true)]
+    Zero(ToolArgs),
     /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit,
-    /// nbdinfo, nbdcopy
+    /// nbdinfo, nbdcopy, nbddump, nbddiscard, nbdzero
     Link {
         /// The directory; it must exist
         #[arg(value_name = "DIR")]
@@ -66,6 +75,17 @@ pub enum Command {
         /// A command, a source or a filter
         topic: Option<String>,
     },
+}
+
+impl Command {
+    /// It reads its command line itself, and sees to its log.
+    pub fn is_tool(&self) -> bool {
+        use Command::{Copy, Discard, Dump, Info, Nbdkit, Zero};
+        matches!(
+            self,
+            Nbdkit(_) | Info(_) | Copy(_) | Dump(_) | Discard(_) | Zero(_)
+        )
+    }
 }
 
 /// The words of a tool that reads its command line itself.

@@ -5,7 +5,14 @@ use std::{io, os::unix::fs::symlink, path::Path, process::ExitCode};
 use block::{Error, ErrorKind, Result};
 
 /// The names.
-const NAMES: &[&str] = &["nbdkit", "nbdinfo", "nbdcopy"];
+const NAMES: &[&str] = &[
+    "nbdkit",
+    "nbdinfo",
+    "nbdcopy",
+    "nbddump",
+    "nbddiscard",
+    "nbdzero",
+];
 
 /// Makes the links in `directory`, and says which. A link to this program that is there already is
 /// left alone.

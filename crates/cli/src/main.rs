@@ -2,8 +2,8 @@
 //!
 //! Thin on purpose: the command line is read here, the graph is built by `graph`, clients are
 //! served by `exports`. What is this program's own is the life of the process (`life`, for the
-//! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`), the help made from
-//! the nodes' schemas (`topics`), and the way errors are told (`report`).
+//! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`, `dump`, `discard`), the
+//! help made from the nodes' schemas (`topics`), and the way errors are told (`report`).
 //!
 //! Exit status: 0 after a clean stop, 1 for any error, that of the command with `serve --run`.
 
@@ -12,6 +12,8 @@
 
 mod args;
 mod copy;
+mod discard;
+mod dump;
 mod getopt;
 mod info;
 mod life;
@@ -32,10 +34,13 @@ use args::{Cli, Command};
 type Tool = fn(&str, Vec<OsString>) -> ExitCode;
 
 /// By the names that users know them by, and those they have here.
-const TOOLS: [(&str, &str, Tool); 3] = [
+const TOOLS: [(&str, &str, Tool); 6] = [
     ("nbdkit", "nbdkit", |_, words| nbdkit::main(words)),
     ("nbdinfo", "info", info::main),
     ("nbdcopy", "copy", copy::main),
+    ("nbddump", "dump", dump::main),
+    ("nbddiscard", "discard", discard::discard),
+    ("nbdzero", "zero", discard::zero),
 ];
 
 fn main() -> ExitCode {
@@ -68,11 +73,7 @@ fn personality(words: &[OsString], known: &str, ours: &str) -> Option<(String, V
 }
 
 fn run(cli: Cli) -> block::Result<ExitCode> {
-    let is_tool = matches!(
-        cli.command,
-        Command::Nbdkit(_) | Command::Info(_) | Command::Copy(_)
-    );
-    if !is_tool {
+    if !cli.command.is_tool() {
         log::init(cli.verbose);
     }
     let registry = graph::Registry::standard();
@@ -81,6 +82,9 @@ fn run(cli: Cli) -> block::Result<ExitCode> {
         Command::Nbdkit(tool) => Ok(nbdkit::main(tool.words)),
         Command::Info(tool) => Ok(info::main("blkit info", tool.words)),
         Command::Copy(tool) => Ok(copy::main("blkit copy", tool.words)),
+        Command::Dump(tool) => Ok(dump::main("blkit dump", tool.words)),
+        Command::Discard(tool) => Ok(discard::discard("blkit discard", tool.words)),
+        Command::Zero(tool) => Ok(discard::zero("blkit zero", tool.words)),
         Command::Link { directory } => link::link(&directory),
         Command::Sources => topics::print(&topics::sources(&registry)),
         Command::Filters => topics::print(&topics::filters(&registry)),

@@ -5,6 +5,8 @@
 //! threads come with [`block::Source::ready`] and `start`, so that a process can fork and drop
 //! privileges in between.
 //!
+//! [`Disk`] opens one for a program that uses it by itself; [`struct@Copy`] copies one to another.
+//!
 //! [`HostServices`] is what sources and filters get from the process they live in.
 //!
 //! The graph adds to every node what no node should have to do itself: its name on errors, and a
@@ -15,6 +17,7 @@
 
 mod build;
 mod copy;
+mod disk;
 mod host;
 mod node;
 mod registry;
@@ -24,6 +27,7 @@ mod testing;
 
 pub use build::Built;
 pub use copy::{Copied, Copy, CopyOptions};
+pub use disk::Disk;
 pub use host::HostServices;
 pub use registry::{
     Entry, FilterEntry, MakeFilter, MakeSource, Registry, SourceEntry, nearest, unknown,

@@ -108,6 +108,27 @@ impl SharedBuf {
         self.len == 0
     }
 
+    /// First byte.
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
+    /// Nobody reaches the bytes but through this value: they are on the heap, and no other program's.
+    pub(super) fn is_heap(&self) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_none_or(|owner| owner.is::<Vec<u8>>())
+    }
+
+    /// The vector that it was made of, if it was; it has no bytes any more then.
+    pub(super) fn take_vec(&mut self) -> Option<Vec<u8>> {
+        if !self.owner.as_ref()?.is::<Vec<u8>>() {
+            return None;
+        }
+        let owner = self.owner.replace(Box::new(()))?;
+        (self.ptr, self.len) = (NonNull::dangling(), 0);
+        owner.downcast().ok().map(|vec| *vec)
+    }
+
     /// Copies bytes in. Panics if they do not fit.
     #[inline]
     pub fn write(&self, at: usize, bytes: &[u8]) {

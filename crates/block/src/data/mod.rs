@@ -7,10 +7,12 @@
 
 mod chunk;
 mod mem;
+mod owned;
 mod segments;
 
 pub use chunk::{Arena, BufIndex, CHUNK_ALIGN, Chunk, ChunkPool};
 pub use mem::{Iov, Pin, RecvBuf, Segment, SharedBuf, SharedMem};
+pub use owned::OwnedBuf;
 pub use segments::{Piece, Segments};
 
 use crate::extents::ExtentList;

@@ -1,7 +1,7 @@
-//! What the tools that are NBD clients have in common: the words that name a server, the event loop
-//! they run on, and how they tell what went wrong.
+//! What the tools that are clients have in common: the words that name a server or a source, the event
+//! loop they run on, and how they tell what went wrong.
 
-mod disk;
+mod named;
 mod server;
 mod words;
 
@@ -10,9 +10,10 @@ use std::{future::Future, io::Write, process::ExitCode};
 use block::{Error, Reactor, Result};
 use reactor::{Loop, Options};
 
-pub use disk::Disk;
+pub use graph::Disk;
+pub use named::Named;
 pub use server::{Place, Started, take_places};
-pub use words::{Asked, Mistake, listed, understood, version};
+pub use words::{Asked, LIBNBD, Mistake, listed, understood, version};
 
 use crate::report::one_line;
 

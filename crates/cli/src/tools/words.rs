@@ -46,10 +46,11 @@ pub fn understood<T>(
     Err(ExitCode::FAILURE)
 }
 
+/// The release of libnbd whose options and output these tools have.
+pub const LIBNBD: &str = "1.24.4";
+
 /// The version, of the tool and of the library that scripts think it is made of.
 pub fn version(name: &str) -> String {
-    /// Whose options and output these tools have.
-    const LIBNBD: &str = "1.24.4";
     format!("{name} {LIBNBD}\nlibnbd {LIBNBD}\n")
 }
 

@@ -9,6 +9,8 @@ mod captive;
 mod certificates;
 mod copy;
 mod differential;
+mod discard;
+mod dump;
 mod durable;
 mod help;
 mod info;

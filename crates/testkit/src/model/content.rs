@@ -1,6 +1,6 @@
 //! What a write wrote, without keeping its bytes.
 
-use std::{rc::Rc, sync::OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use reactor::sim::{Rng, mix};
 
@@ -27,7 +27,7 @@ pub enum Content {
     /// Anything: the range was discarded.
     Any,
     /// These bytes, from this position on.
-    Seen(u64, Rc<[u8]>),
+    Seen(u64, Arc<[u8]>),
 }
 
 impl Content {

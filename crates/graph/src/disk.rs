@@ -1,14 +1,14 @@
-//! A source that one tool uses: opened, read and written, closed.
+//! A source that one program uses by itself, without clients: opened, read and written, closed.
 
 use std::sync::Arc;
 
+use crate::HostServices;
 use block::{
     Access, Client, Data, Device, Error, ErrorKind, Normalize, Op, OpenContext, QueueExt, Reactor,
     Result, Source,
 };
-use graph::HostServices;
 
-/// See the [module](self).
+/// A source that one program uses by itself, without clients.
 pub struct Disk {
     source: Arc<dyn Source>,
     device: Arc<dyn Device>,
