@@ -54,6 +54,11 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
         .arg(tool::root().join("bindings/python/tests"))
         .args(&options.names)
         .env("PYTHONPATH", &modules);
+    // For the tests of `blkit shell`, if it is built.
+    let program = modules.with_file_name("blkit");
+    if program.is_file() {
+        tests.env("BLKIT_PROGRAM", program);
+    }
     code(&mut tests)
 }
 

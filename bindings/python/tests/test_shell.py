@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import unittest
 
 from peers import Server, command
@@ -97,6 +98,19 @@ class Shell(unittest.TestCase):
         self.assertEqual(shell("--long-options"), (0, "\n".join(long.split()) + "\n", ""))
         as_blkit = shell("--help", BLKIT_SHELL_NAME="blkit shell")
         self.assertTrue(as_blkit[1].startswith("usage: blkit shell "))
+
+    def test_the_program_blkit_becomes_the_shell(self):
+        program = os.environ.get("BLKIT_PROGRAM")
+        if not program:
+            self.skipTest("the program blkit is not built")
+        with tempfile.TemporaryDirectory() as folder, Server("memory", "1M") as server:
+            link = os.path.join(folder, "nbdsh")
+            os.symlink(program, link)
+            for words in ([program, "shell"], [program, "nbdsh"], [link]):
+                words = [*words, "-u", server.uri, "-c", "print(h.get_size())"]
+                environment = {**os.environ, "BLKIT_PYTHON": sys.executable}
+                done = subprocess.run(words, capture_output=True, text=True, env=environment)
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "1048576\n", ""))
 
     def test_the_module_nbd_is_the_shell_too(self):
         self.assertEqual(shell("-c", "print(1)", module="nbd"), (0, "1\n", ""))
