@@ -21,7 +21,7 @@ impl Connection {
         offset: Wide,
         #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<Py<PyByteArray>> {
-        let array = new_array(py, count.0)?;
+        let array = new_array(py, "nbd_pread", count.0)?;
         let memory = Memory::writable(&array)?;
         self.call(py, move |h| h.pread(memory, offset.0, flags).map(drop))?;
         Ok(array.unbind())
@@ -38,7 +38,7 @@ impl Connection {
         chunk: Callable,
         #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<Py<PyByteArray>> {
-        let array = new_array(py, count.0)?;
+        let array = new_array(py, "nbd_pread_structured", count.0)?;
         let memory = Memory::writable(&array)?;
         let chunk = chunk.chunk(&memory, py)?;
         let work = move |h: &Handle| h.pread_structured(memory, offset.0, chunk, flags).map(drop);
@@ -302,6 +302,7 @@ impl Connection {
     }
 
     /// As block_status_filter(), without waiting. Returns a cookie.
+    #[expect(clippy::too_many_arguments, reason = "these are the call's parameters")]
     #[pyo3(signature = (count, offset, contexts, extent64, completion=None, flags=0))]
     fn aio_block_status_filter(
         &self,
