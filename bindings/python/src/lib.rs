@@ -2,7 +2,7 @@
 //!
 //! **What.** [`nbd::Connection`] is the class under `nbd.NBD`: a [`handle::Handle`] with the names, the defaults and the
 //! manners of libnbd's module. The rest of `nbd` (errors, `Buffer`, the constructor as a context manager) is a page
-//! of Python, `python/blkit/_nbd.py`.
+//! of Python, `python/blkit/_nbd.py`. [`disk::Disk`] is `blkit.Disk`: the Rust API's disk, for any source of blkit.
 //!
 //! **Why so.** The calls are Rust methods and not Python around C functions, so a call costs one dispatch. Nothing is copied:
 //! reads fill the caller's object, writes send from it ([`memory`]).
@@ -15,6 +15,7 @@ mod callback;
 mod constants;
 mod convert;
 mod descriptor;
+mod disk;
 mod memory;
 mod nbd;
 mod types;
@@ -48,6 +49,8 @@ fn is_zero(buffer: &Bound<'_, PyAny>, offset: isize, size: isize) -> PyResult<bo
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<nbd::Connection>()?;
+    module.add_class::<disk::Disk>()?;
+    module.add_function(wrap_pyfunction!(disk::open, module)?)?;
     module.add_function(wrap_pyfunction!(is_zero, module)?)?;
     constants::add(module)
 }

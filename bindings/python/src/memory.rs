@@ -9,10 +9,10 @@
 
 use std::{ffi::c_void, slice};
 
-use handle::{MAX_REQUEST, ReadBuffer, WriteBuffer};
+use handle::{ReadBuffer, WriteBuffer};
 use pyo3::{
     buffer::PyUntypedBuffer,
-    exceptions::{PyBufferError, PyTypeError, PyValueError},
+    exceptions::{PyBufferError, PyTypeError},
     ffi,
     prelude::*,
     types::PyByteArray,
@@ -93,28 +93,11 @@ fn inner_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny
     Err(PyTypeError::new_err(text))
 }
 
-/// A new bytearray for a read by `call`. Its bytes are whatever was in that memory: pages of a length that the handle
-/// refuses are never touched, so a wrong length costs an error and not the machine.
+/// A new bytearray that somebody will fill. Its bytes are whatever was in that memory, and its pages are not touched.
 ///
-/// What is longer than any request is refused here: an interpreter that has not so much memory prints a `SystemError`
-/// of its own, and goes on.
-pub fn new_array<'py>(
-    py: Python<'py>,
-    call: &'static str,
-    length: u64,
-) -> PyResult<Bound<'py, PyByteArray>> {
-    if length.cast_signed() < 0 {
-        return Err(PyValueError::new_err("the length is negative"));
-    }
-    let Ok(length) = u32::try_from(length) else {
-        let text = format!("request too large: maximum request size is {MAX_REQUEST}");
-        let errno = rustix::io::Errno::RANGE.raw_os_error();
-        return Err(crate::types::error(
-            py,
-            &handle::Error::new(call, text, errno),
-        ));
-    };
-    let length = length as isize;
+/// Not for a length that nobody has looked at: an interpreter that has not so much memory prints a `SystemError` of its
+/// own before it raises `MemoryError`.
+pub fn new_array(py: Python<'_>, length: isize) -> PyResult<Bound<'_, PyByteArray>> {
     // SAFETY: with NULL it makes an array of that length; NULL as a result is an error that is set.
     unsafe {
         let array = ffi::PyByteArray_FromStringAndSize(std::ptr::null(), length);

@@ -1,7 +1,8 @@
 //! Methods: commands, with and without waiting.
 
-use handle::Handle;
-use pyo3::{prelude::*, types::PyByteArray};
+use handle::{Error, Handle, MAX_REQUEST};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyByteArray};
+use rustix::io::Errno;
 
 use super::Connection;
 use crate::{
@@ -21,7 +22,7 @@ impl Connection {
         offset: Wide,
         #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<Py<PyByteArray>> {
-        let array = new_array(py, "nbd_pread", count.0)?;
+        let array = array_for(py, "nbd_pread", count)?;
         let memory = Memory::writable(&array)?;
         self.call(py, move |h| h.pread(memory, offset.0, flags).map(drop))?;
         Ok(array.unbind())
@@ -38,7 +39,7 @@ impl Connection {
         chunk: Callable,
         #[pyo3(from_py_with = bits)] flags: u32,
     ) -> PyResult<Py<PyByteArray>> {
-        let array = new_array(py, "nbd_pread_structured", count.0)?;
+        let array = array_for(py, "nbd_pread_structured", count)?;
         let memory = Memory::writable(&array)?;
         let chunk = chunk.chunk(&memory, py)?;
         let work = move |h: &Handle| h.pread_structured(memory, offset.0, chunk, flags).map(drop);
@@ -319,5 +320,24 @@ impl Connection {
         self.call(py, move |h| {
             h.aio_block_status_filter(count.0, offset.0, &contexts.0, extent64, completion, flags)
         })
+    }
+}
+
+/// Memory for a read. What is longer than any request is refused here, before memory is asked for.
+fn array_for<'py>(
+    py: Python<'py>,
+    call: &'static str,
+    count: Wide,
+) -> PyResult<Bound<'py, PyByteArray>> {
+    if count.0.cast_signed() < 0 {
+        return Err(PyValueError::new_err("the length is negative"));
+    }
+    match u32::try_from(count.0) {
+        Ok(count) => new_array(py, count as isize),
+        Err(_) => {
+            let text = format!("request too large: maximum request size is {MAX_REQUEST}");
+            let error = Error::new(call, text, Errno::RANGE.raw_os_error());
+            Err(crate::types::error(py, &error))
+        }
     }
 }
