@@ -1,14 +1,14 @@
 //! The Python extension `blkit._native`: what the modules `nbd` and `blkit` are made of.
 //!
-//! **What.** [`nbd::Connection`] is the class under `nbd.NBD`: a [`handle::Handle`] with the names, the defaults and the
+//! **What.** `nbd::Connection` is the class under `nbd.NBD`: a `handle::Handle` with the names, the defaults and the
 //! manners of libnbd's module. The rest of `nbd` (errors, `Buffer`, the constructor as a context manager) is a page
-//! of Python, `python/blkit/_nbd.py`. [`disk::Disk`] is `blkit.Disk`: the Rust API's disk, for any source of blkit.
+//! of Python, `python/blkit/_nbd.py`. `disk::Disk` is `blkit.Disk`: the Rust API's disk, for any source of blkit.
 //!
 //! **Why so.** The calls are Rust methods and not Python around C functions, so a call costs one dispatch. Nothing is copied:
-//! reads fill the caller's object, writes send from it ([`memory`]).
+//! reads fill the caller's object, writes send from it (`memory`).
 //!
 //! **Contract.** The interpreter is never held while a call waits or takes the handle's lock. An object given to a command
-//! is held until its completion, and not longer. `unsafe` stands in [`memory`] and [`descriptor`] only.
+//! is held until its completion, and not longer. `unsafe` stands in `memory` and `descriptor` only.
 #![deny(unsafe_code)]
 
 mod callback;
