@@ -11,6 +11,7 @@ mod check_deps;
 mod fuzz;
 mod gates;
 mod go;
+mod python;
 mod soak;
 mod tool;
 mod without_io_uring;
@@ -60,6 +61,11 @@ const COMMANDS: &[Command] = &[
         name: "soak",
         about: "many or hostile clients: connections, connects, hostile",
         run: soak::run,
+    },
+    Command {
+        name: "python",
+        about: "build the Python modules and run their tests (--wheel: with maturin)",
+        run: python::run,
     },
     Command {
         name: "without-io-uring",

@@ -22,7 +22,8 @@ use crate::life::tls::TlsMode;
     after_help = "Exit status: 0 after a clean stop, 1 for any error; with 'serve --run', that of \
                   the command.\n\
                   Environment: BLKIT_LOG sets what is logged (error, warn, info, debug, trace, or \
-                  MODULE=LEVEL,...); TMPDIR is where private sockets and scratch space go."
+                  MODULE=LEVEL,...); TMPDIR is where private sockets and scratch space go; \
+                  BLKIT_PYTHON is the interpreter of 'blkit shell'."
 )]
 pub struct Cli {
     /// Log more to standard error: once for debug, twice for trace
@@ -62,8 +63,11 @@ pub enum Command {
     /// Mount a disk as a file, as nbdfuse does: what 'blkit mount --help' lists
     #[command(disable_help_flag = true)]
     Mount(ToolArgs),
+    /// A Python shell for NBD, as nbdsh is: what 'blkit shell --help' lists
+    #[command(disable_help_flag = true)]
+    Shell(ToolArgs),
     /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit,
-    /// nbdinfo, nbdcopy, nbdfuse, nbddump, nbddiscard, nbdzero
+    /// nbdinfo, nbdcopy, nbdfuse, nbddump, nbddiscard, nbdzero, nbdsh
     Link {
         /// The directory; it must exist
         #[arg(value_name = "DIR")]
@@ -83,10 +87,10 @@ pub enum Command {
 impl Command {
     /// It reads its command line itself, and sees to its log.
     pub fn is_tool(&self) -> bool {
-        use Command::{Copy, Discard, Dump, Info, Mount, Nbdkit, Zero};
+        use Command::{Copy, Discard, Dump, Info, Mount, Nbdkit, Shell, Zero};
         matches!(
             self,
-            Nbdkit(_) | Info(_) | Copy(_) | Mount(_) | Dump(_) | Discard(_) | Zero(_)
+            Nbdkit(_) | Info(_) | Copy(_) | Mount(_) | Dump(_) | Discard(_) | Zero(_) | Shell(_)
         )
     }
 }

@@ -13,6 +13,7 @@ const NAMES: &[&str] = &[
     "nbddump",
     "nbddiscard",
     "nbdzero",
+    "nbdsh",
 ];
 
 /// Makes the links in `directory`, and says which. A link to this program that is there already is

@@ -11,8 +11,8 @@ use std::fmt;
 use nbd::proto;
 
 use crate::{
-    ChunkCallback, CompletionCallback, Error, Extent64Callback, ExtentCallback, Handle, ReadBuffer,
-    Result, WriteBuffer,
+    ChunkCallback, CompletionCallback, Error, Extent64Callback, ExtentCallback, Handle,
+    MAX_REQUEST, ReadBuffer, Result, WriteBuffer,
     flight::{Middle, give_back},
     inner::Inner,
     state::Permitted,
@@ -55,11 +55,13 @@ impl Handle {
     }
 
     /// The buffer of a read, cleared unless that is switched off: nothing old is ever taken for data, whatever goes
-    /// wrong.
+    /// wrong. Of one that is too long for any request only so much: the rest is not touched, so that a wrong length
+    /// costs no memory.
     fn wanted_read<B: ReadBuffer>(&self, mut buffer: B, offset: u64, flags: u32) -> Wanted {
         let memory = buffer.as_mut_slice();
         if self.shared.settings().pread_initialize {
-            memory.fill(0);
+            let most = memory.len().min(MAX_REQUEST as usize);
+            memory[..most].fill(0);
         }
         let mut wanted = Wanted::new(proto::CMD_READ, memory.len() as u64, offset, flags);
         wanted.read = Some(Box::new(buffer));

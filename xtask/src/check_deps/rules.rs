@@ -203,6 +203,14 @@ pub const RULES: &[Rule] = &[
         why: "the C library is a thin, unsafe layer over a safe client, and knows nothing else",
     },
     Rule {
+        name: "python-imports",
+        check: Imports {
+            of: &["bindings/python"],
+            may: Only(&["handle", "blkit"]),
+        },
+        why: "the Python modules are faces of the handle and of the Rust API, and know no part behind them",
+    },
+    Rule {
         name: "cli-imports",
         check: Imports {
             of: &["cli"],
@@ -282,6 +290,14 @@ pub const RULES: &[Rule] = &[
         why: "one library for TLS, behind one crate; sources of the net bring their own client",
     },
     Rule {
+        name: "pyo3-named-places",
+        check: Packages {
+            names: &["pyo3", "pyo3-*"],
+            scope: Only(&["bindings*"]),
+        },
+        why: "nobody builds PyO3 and its macros but who builds the Python modules",
+    },
+    Rule {
         name: "no-system-calls",
         check: Packages {
             names: &[
@@ -349,6 +365,8 @@ pub const RULES: &[Rule] = &[
                 "crates/virtio/",
                 "crates/plugins/",
                 "crates/capi/",
+                "bindings/python/src/memory",
+                "bindings/python/src/descriptor",
                 "crates/exports/src/ublk",
                 "crates/exports/src/vduse",
                 "crates/exports/src/fuse",

@@ -24,6 +24,7 @@ mod nbdcopy;
 mod nbdkit;
 mod peers;
 mod raw;
+mod shell;
 mod sources;
 mod tls;
 mod upstream;

@@ -1,0 +1,62 @@
+"""Servers for the tests."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+
+import nbd
+
+
+def nbdkit():
+    """The path of nbdkit; without it the test is skipped."""
+    path = shutil.which("nbdkit")
+    if path is None:
+        raise unittest.SkipTest("nbdkit is not installed")
+    return path
+
+
+def command(*words):
+    """A server on stdin and stdout, for connect_command."""
+    return [nbdkit(), "-s", "--exit-with-parent", *words]
+
+
+def connected(*words, contexts=()):
+    """A handle connected with nbdkit and these words."""
+    h = nbd.NBD()
+    for context in contexts:
+        h.add_meta_context(context)
+    h.connect_command(command(*words))
+    return h
+
+
+def finish(h):
+    """Waits for all commands of a handle."""
+    while h.aio_in_flight() > 0:
+        h.poll(-1)
+
+
+class Server:
+    """nbdkit on a Unix socket, for a with statement."""
+
+    def __init__(self, *words):
+        self.words = words
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(dir="/tmp")
+        self.socket = os.path.join(self.folder.name, "sock")
+        self.uri = "nbd+unix:///?socket=" + self.socket
+        head = [nbdkit(), "-f", "--exit-with-parent", "-U", self.socket]
+        self.process = subprocess.Popen([*head, *self.words])
+        while not os.path.exists(self.socket):
+            if self.process.poll() is not None:
+                raise RuntimeError("nbdkit ended")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.folder.cleanup()
