@@ -276,6 +276,8 @@ impl Loop {
                 }
                 return value;
             }
+            // What it asked for goes out with the call that waits.
+            self.watch_time(|| self.run());
             while !self.ops.executor.root_woken() {
                 self.step(Wait::Forever);
             }
@@ -336,15 +338,22 @@ impl Loop {
         ops.parker.awake();
         ops.executor.awake();
         self.reactor.begin_turn();
+        self.watch_time(|| {
+            let handled = ops.fire_timers(self.reactor.now()) + ops.io.0.reap();
+            self.reactor.run_inbox();
+            handled + self.run()
+        })
+    }
+
+    /// Does a turn's work, and counts the turn if that takes long.
+    fn watch_time<T>(&self, work: impl FnOnce() -> T) -> T {
         let began = sys::coarse_clock();
-        let mut handled = ops.fire_timers(self.reactor.now());
-        handled += ops.io.0.reap();
-        self.reactor.run_inbox();
-        handled += self.run();
+        let done = work();
         if sys::coarse_clock().saturating_sub(began) > SLOW {
-            ops.slow_turns.set(ops.slow_turns.get() + 1);
+            let slow = &self.ops.slow_turns;
+            slow.set(slow.get() + 1);
         }
-        handled
+        done
     }
 
     /// Runs completions, tasks and doorbells until none is left, or for long enough.

@@ -36,6 +36,9 @@ const READ_WINDOW: u64 = 1 << 20;
 /// size that is used again.
 const PIECE: usize = 1 << 20;
 
+/// Requests of fewer bytes may be cut in two: to put them together costs nothing.
+const LEAST_UNIT: usize = 1 << 10;
+
 /// Payloads of more bytes are received in memory of their own, shorter ones with what else comes.
 const BULK_PAYLOAD: usize = 128 << 10;
 
@@ -356,7 +359,7 @@ impl Reader<'_> {
     /// cut in two has to be put together.
     fn end_with_a_request(&mut self) {
         let most = self.buf.data().len() + self.buf.room();
-        if (1..=most).contains(&self.unit) {
+        if (LEAST_UNIT..=most).contains(&self.unit) {
             self.buf.limit_to(most - most % self.unit);
         }
     }
