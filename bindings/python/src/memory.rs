@@ -73,7 +73,8 @@ impl ReadBuffer for Memory {
             return &mut [];
         }
         let start: *mut c_void = self.0.buf_ptr();
-        // SAFETY: as in `bytes`. The export is writable: only `writable` makes a `Memory` that is given away as a
+        // SAFETY: as in `bytes`; memory of the interpreter's allocator counts as initialised, with any bytes. The export
+        // is writable: only `writable` makes a `Memory` that is given away as a
         // `ReadBuffer` (see `new_array` and the callers of `writable`).
         unsafe { slice::from_raw_parts_mut(start.cast(), self.0.len_bytes()) }
     }

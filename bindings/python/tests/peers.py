@@ -39,18 +39,21 @@ def finish(h):
 
 
 class Server:
-    """nbdkit on a Unix socket, for a with statement."""
+    """nbdkit for a with statement, on a Unix socket unless told otherwise."""
 
-    def __init__(self, *words):
+    def __init__(self, *words, socket=True):
         self.words = words
+        self.is_on_socket = socket
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(dir="/tmp")
         self.socket = os.path.join(self.folder.name, "sock")
         self.uri = "nbd+unix:///?socket=" + self.socket
-        head = [nbdkit(), "-f", "--exit-with-parent", "-U", self.socket]
+        head = [nbdkit(), "-f", "--exit-with-parent"]
+        if self.is_on_socket:
+            head += ["-U", self.socket]
         self.process = subprocess.Popen([*head, *self.words])
-        while not os.path.exists(self.socket):
+        while self.is_on_socket and not os.path.exists(self.socket):
             if self.process.poll() is not None:
                 raise RuntimeError("nbdkit ended")
             time.sleep(0.01)

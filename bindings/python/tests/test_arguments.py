@@ -4,6 +4,7 @@ import array
 import os
 import pathlib
 import socket
+import sys
 import unittest
 
 import nbd
@@ -97,6 +98,9 @@ class Arguments(unittest.TestCase):
         os.close(reader)
         os.close(writer)
         self.assertEqual(h.poll2(-1, 0), 0)
+        with self.assertRaises(nbd.Error) as caught:
+            h.poll2(reader, -1)
+        self.assertEqual(caught.exception.errno, "EBADF")
 
     def test_buffers_of_every_kind(self):
         h = connected("memory", "1M")
@@ -124,6 +128,8 @@ class Arguments(unittest.TestCase):
             h.aio_pread(memoryview(bytearray(1024))[::2], 0)
 
     def test_a_length_that_is_refused_takes_no_memory(self):
+        if sys.flags.dev_mode or "PYTHONMALLOC" in os.environ:
+            self.skipTest("the interpreter fills new memory")
         h = connected("memory", "1M")
         for count, name in ((1 << 62, "ERANGE"), (1 << 36, "ERANGE"), (1 << 30, "EINVAL")):
             with self.assertRaises(nbd.Error) as caught:

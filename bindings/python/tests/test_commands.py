@@ -1,5 +1,6 @@
 """Reading, writing and asking, against nbdkit."""
 
+import tempfile
 import unittest
 
 import nbd
@@ -120,6 +121,24 @@ class Commands(unittest.TestCase):
         self.assertEqual((codes, h.get_size()), ([0], 1 << 20))
         h.opt_go()
         self.assertTrue(h.aio_is_ready())
+
+    def test_tls(self):
+        if not nbd.NBD().supports_tls():
+            self.skipTest("built without TLS")
+        with tempfile.NamedTemporaryFile("w", dir="/tmp") as keys:
+            keys.write("somebody:%s\n" % ("1f" * 32))
+            keys.flush()
+            words = ["--tls=require", "--tls-psk=" + keys.name, "memory", "1M"]
+            with Server(*words) as server, nbd.nbd() as h:
+                with self.assertRaises(nbd.Error):
+                    nbd.NBD().connect_uri(server.uri)
+                h.set_tls(nbd.TLS_REQUIRE)
+                h.set_tls_psk_file(keys.name)
+                h.set_tls_username("somebody")
+                h.connect_unix(server.socket)
+                self.assertTrue(h.get_tls_negotiated())
+                h.pwrite(b"secret", 0)
+                self.assertEqual(h.pread(6, 0), b"secret")
 
     def test_two_handles_copy_with_poll(self):
         block, size = 64 << 10, 4 << 20

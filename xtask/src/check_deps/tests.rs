@@ -146,6 +146,12 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     (&["graph", "cli"], &["normal:cli"], "graph-imports"),
     (&["blkit", "cli"], &["normal:cli"], "faces-imports"),
     (&["capi", "sources"], &["normal:sources"], "capi-imports"),
+    (
+        &["bindings/python", "nbd"],
+        &["normal:nbd"],
+        "python-imports",
+    ),
+    (&["handle"], &["normal:@pyo3"], "pyo3-named-places"),
     (&["handle", "block"], &["normal:block"], "handle-imports"),
     (&["cli", "testkit"], &["normal:testkit"], "cli-imports"),
     (

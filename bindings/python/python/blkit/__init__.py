@@ -4,8 +4,8 @@
     with blkit.open("nbd://localhost") as disk:
         print(disk.size, disk.read(512, 0))
 
-blkit.open opens any source of blkit; blkit.nbd is the module nbd, libnbd's calls; blkit.shell the shell
-over it (nbdsh).
+blkit.open opens any source of blkit; blkit.nbd is the module nbd, libnbd's calls; blkit.aio drives it from
+asyncio; blkit.shell is the shell over it (nbdsh).
 """
 
 from blkit import _nbd as nbd

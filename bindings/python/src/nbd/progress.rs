@@ -1,6 +1,8 @@
 //! Methods: progress of what was begun, and the state.
 
+use handle::Error;
 use pyo3::prelude::*;
+use rustix::io::Errno;
 
 use super::Connection;
 use crate::{convert::Wide, descriptor::lend};
@@ -34,9 +36,13 @@ impl Connection {
 
     /// As poll(), and return also when fd can be read.
     fn poll2(&self, py: Python<'_>, fd: i32, timeout: i32) -> PyResult<i32> {
-        self.call(py, move |h| match lend(fd, |fd| h.poll2(fd, timeout)) {
-            Some(done) => done.map(i32::from),
-            None => h.poll(timeout).map(i32::from),
+        self.call(py, move |h| {
+            if fd < 0 {
+                return h.poll(timeout).map(i32::from); // as with poll(2): there is no other
+            }
+            let polled = lend(fd, |fd| h.poll2(fd, timeout).map(i32::from));
+            let closed = || Error::new("nbd_poll2", "poll", Errno::BADF.raw_os_error());
+            polled.unwrap_or_else(|| Err(closed()))
         })
     }
 
