@@ -1,0 +1,7 @@
+//! virtio: rings, virtio-blk and vhost-user, both ends.
+//!
+//! **What.** The queues of the virtio specification (version 1.3), split and packed, as a device sees
+//! them and as a driver sees them; the memory they lie in; the requests of a block device.
+//!
+//! **Why so.** These are state machines over shared memory: no thread, no event loop, no block layer.
+//! Whoever waits for kicks and does the I/O calls them. The other side of the memory is hostile.
