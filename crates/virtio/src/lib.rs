@@ -5,3 +5,10 @@
 //!
 //! **Why so.** These are state machines over shared memory: no thread, no event loop, no block layer.
 //! Whoever waits for kicks and does the I/O calls them. The other side of the memory is hostile.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod memory;
+pub mod blk;
+pub mod inflight;
+pub mod ring;
