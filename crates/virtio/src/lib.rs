@@ -11,4 +11,7 @@
 pub mod memory;
 pub mod blk;
 pub mod inflight;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod rig;
 pub mod ring;

@@ -114,6 +114,7 @@ pub(super) fn read(host: NonNull<u8>, into: &mut [u8]) {
 /// Copies bytes to `host` and on. As [`read`].
 #[inline]
 pub(super) fn write(host: NonNull<u8>, from: &[u8]) {
+    touched();
     let into = host.as_ptr();
     let mut at = 0;
     if into.addr() % 8 == 0 {
@@ -166,11 +167,13 @@ macro_rules! cell {
         #[doc = concat!("Writes the number (`", stringify!($int), "`) at `offset`.")]
         #[inline]
         pub fn $store(&self, offset: usize, value: $int) {
+            touched();
             self.cell::<$atomic>(offset).store(value.to_le(), Ordering::Relaxed);
         }
         #[doc = concat!("Writes the number (`", stringify!($int), "`) at `offset`, after all before.")]
         #[inline]
         pub fn $store_release(&self, offset: usize, value: $int) {
+            touched();
             self.cell::<$atomic>(offset).store(value.to_le(), Ordering::Release);
         }
     };
@@ -240,6 +243,7 @@ impl Area {
     /// Writes the byte at `offset`.
     #[inline]
     pub fn store8(&self, offset: usize, value: u8) {
+        touched();
         self.cell::<AtomicU8>(offset)
             .store(value, Ordering::Relaxed);
     }
@@ -247,6 +251,7 @@ impl Area {
     /// Writes the byte at `offset`, after all before.
     #[inline]
     pub fn store8_release(&self, offset: usize, value: u8) {
+        touched();
         self.cell::<AtomicU8>(offset)
             .store(value, Ordering::Release);
     }
@@ -275,12 +280,12 @@ fn touched() {}
 #[cfg(any(test, feature = "fuzzing"))]
 use hook::touched;
 
-/// A writer that strikes between any two reads: for tests and fuzzing.
+/// Somebody who strikes before any access: writes to the memory, or ends it all. For tests and fuzzing.
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod hook {
     use std::cell::{Cell, RefCell};
 
-    /// Called with the number of the read that comes next.
+    /// Called with the number of the access that comes next.
     pub type Hook = Box<dyn FnMut(u64)>;
 
     thread_local! {
@@ -288,21 +293,21 @@ pub mod hook {
         static COUNT: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Calls `hook` before every read of shared memory by this thread until [`clear`].
+    /// Calls `hook` before every access to shared memory by this thread until [`clear`].
     pub fn set(hook: Hook) {
         COUNT.set(0);
         HOOK.set(Some(hook));
     }
 
-    /// No hook any more. Tells how many reads there were.
+    /// No hook any more. Tells how many accesses there were.
     pub fn clear() -> u64 {
         HOOK.set(None);
         COUNT.get()
     }
 
-    /// A read comes.
+    /// An access comes.
     pub(super) fn touched() {
-        // A hook that reads does not call itself.
+        // A hook's own accesses do not call it.
         HOOK.with(|slot| {
             if let Ok(mut hook) = slot.try_borrow_mut()
                 && let Some(hook) = hook.as_mut()

@@ -36,8 +36,9 @@ pub struct Device {
 
 impl Device {
     /// A queue that begins at `base` (SET_VRING_BASE): bits 0 to 14 the next available descriptor, 15
-    /// its wrap counter, 16 to 30 the next used one, 31 its wrap counter. 0 means the beginning, as
-    /// front-ends say that know nothing of packed rings.
+    /// its wrap counter, 16 to 30 the next used one, 31 its wrap counter; [`super::START`] for a new
+    /// one. Front-ends that leave the upper half 0 mean the lower one, as nothing was in flight when
+    /// the ring was stopped.
     ///
     /// # Errors
     ///
@@ -45,12 +46,10 @@ impl Device {
     pub fn new(areas: RingAreas, config: RingConfig, base: u32) -> Result<Device, SetupError> {
         super::check_size(config.size)?;
         areas.check(super::lengths(config.size), ALIGNMENTS)?;
-        let (avail, used) = match base {
-            0 => (Place::START, Place::START),
-            _ => (
-                Place::parse(base as u16, config.size)?,
-                Place::parse((base >> 16) as u16, config.size)?,
-            ),
+        let avail = Place::parse(base as u16, config.size)?;
+        let used = match (base >> 16) as u16 {
+            0 => avail,
+            bits => Place::parse(bits, config.size)?,
         };
         Ok(Device {
             ring: areas.descriptors,

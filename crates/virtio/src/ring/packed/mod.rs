@@ -27,6 +27,9 @@ pub fn lengths(size: u16) -> [usize; 3] {
     [16 * usize::from(size), 4, 4]
 }
 
+/// The base of a new ring: the first descriptor, with both wrap counters 1.
+pub const START: u32 = 0x8000_8000;
+
 fn check_size(size: u16) -> Result<(), SetupError> {
     if size == 0 || size > QUEUE_SIZE_MAX {
         return Err(SetupError::Size(size));
