@@ -303,7 +303,7 @@ fn requests_that_cannot_be_made() {
     let rig = Rig::new(RingConfig::new(2));
     let area = rig.memory.map().by_guest(RING, 4096).unwrap();
     let requests = Requests::new(area, RING, 2);
-    let mut make = |operation: Operation<'_>, data: &[Buffer]| {
+    let make = |operation: Operation<'_>, data: &[Buffer]| {
         requests.make(0, &operation, data, &mut Vec::new())
     };
     let whole = |offset, len| Range {

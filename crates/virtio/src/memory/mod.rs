@@ -2,7 +2,7 @@
 //!
 //! **What.** A [`RegionMap`] is the table a front-end sends: which guest addresses (and which addresses
 //! of the front-end's own) lie where in this process. A [`Memory`] is one queue's handle to it, with a
-//! cache of the region that was hit last. A [`Segment`] is a piece of guest memory that was checked and
+//! cache of the regions that were hit last. A [`Segment`] is a piece of guest memory that was checked and
 //! translated once. An [`Area`] is a piece that is used for long, as a ring is.
 //!
 //! **Why so.** Whoever shares the memory may write to it at any moment, so no reference to it ever
@@ -106,7 +106,7 @@ impl RegionMap {
     }
 }
 
-/// The region that was hit last.
+/// A region that was hit.
 #[derive(Clone, Copy, Debug)]
 struct Hit {
     guest: u64,
@@ -114,11 +114,20 @@ struct Hit {
     host: NonNull<u8>,
 }
 
+impl Hit {
+    #[inline]
+    fn find(&self, guest: u64, len: u64) -> Option<NonNull<u8>> {
+        let offset = guest.wrapping_sub(self.guest);
+        (offset < self.len && len <= self.len - offset).then(|| access::offset(self.host, offset))
+    }
+}
+
 /// One queue's way into a [`RegionMap`].
 #[derive(Clone, Debug)]
 pub struct Memory {
     map: Arc<RegionMap>,
-    hit: Cell<Hit>,
+    /// The region that was searched last, and the one before it: headers and data often lie in two.
+    hits: [Cell<Hit>; 2],
 }
 
 impl Memory {
@@ -131,7 +140,7 @@ impl Memory {
         };
         Memory {
             map,
-            hit: Cell::new(hit),
+            hits: [Cell::new(hit), Cell::new(hit)],
         }
     }
 
@@ -143,10 +152,10 @@ impl Memory {
     /// Where `len` bytes from `guest` on are, if they lie in one region.
     #[inline]
     fn find(&self, guest: u64, len: u64) -> Option<NonNull<u8>> {
-        let hit = self.hit.get();
-        let offset = guest.wrapping_sub(hit.guest);
-        if offset < hit.len && len <= hit.len - offset {
-            return Some(access::offset(hit.host, offset));
+        for hit in &self.hits {
+            if let Some(host) = hit.get().find(guest, len) {
+                return Some(host);
+            }
         }
         self.search(guest, len)
     }
@@ -154,13 +163,13 @@ impl Memory {
     #[cold]
     fn search(&self, guest: u64, len: u64) -> Option<NonNull<u8>> {
         let region = &self.map.regions[self.map.index(guest)?];
-        self.hit.set(Hit {
+        let hit = Hit {
             guest: region.guest(),
             len: region.len(),
             host: region.host(),
-        });
-        let offset = guest - region.guest();
-        (len <= region.len() - offset).then(|| access::offset(region.host(), offset))
+        };
+        self.hits[1].set(self.hits[0].replace(hit));
+        hit.find(guest, len)
     }
 
     /// The piece of `len` bytes from `guest` on, if it lies in one region.
