@@ -10,6 +10,8 @@
 
 pub mod memory;
 pub mod blk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod inflight;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     memory::{Area, Memory, Region, RegionMap},
-    ring::{AddressKind, DeviceRing, DriverRing, RingAreas, RingConfig, Tables, packed, split},
+    ring::{
+        AddressKind, DeviceRing, DriverRing, RingAreas, RingConfig, SetupError, Tables, packed, split,
+    },
 };
 
 /// Where the ring's region begins.
@@ -28,8 +30,12 @@ pub trait Format {
     const START: u32;
     /// A device's half from a base.
     fn device(rig: &Rig, base: u32) -> Self::Device;
+    /// A device's half with the rig's in-flight log, which may be damaged.
+    fn open_log(rig: &Rig) -> Result<Self::Device, SetupError>;
     /// A device's half with the rig's in-flight log.
-    fn logged(rig: &Rig) -> Self::Device;
+    fn logged(rig: &Rig) -> Self::Device {
+        Self::open_log(rig).expect("a good log")
+    }
     /// A driver's half from the beginning.
     fn driver(rig: &Rig) -> Self::Driver;
     /// Takes again what is in the log.
@@ -53,9 +59,9 @@ macro_rules! format {
             fn device(rig: &Rig, base: u32) -> $module::Device {
                 $module::Device::new(rig.areas::<$name>(), rig.config, base).expect("a good ring")
             }
-            fn logged(rig: &Rig) -> $module::Device {
+            fn open_log(rig: &Rig) -> Result<$module::Device, SetupError> {
                 let areas = rig.areas::<$name>();
-                $module::Device::with_log(areas, rig.config, $start, rig.log()).expect("a good log")
+                $module::Device::with_log(areas, rig.config, $start, rig.log())
             }
             fn driver(rig: &Rig) -> $module::Driver {
                 let tables = rig.config.indirect.then(|| rig.tables());

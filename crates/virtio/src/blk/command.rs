@@ -299,10 +299,8 @@ impl Parser {
         };
         self.agreed(feature::ZONED)?;
         self.writable()?;
-        let offset = match action {
-            ZoneAction::ResetAll => 0,
-            _ => self.zone(sector)?,
-        };
+        let sector = if action == ZoneAction::ResetAll { 0 } else { sector };
+        let offset = self.zone(sector)?;
         Ok(Command::ZoneManage { action, offset })
     }
 

@@ -154,6 +154,9 @@ impl Packed {
                 found.push((counter, self.load_chain(entry, &mut owned)?));
             }
         }
+        if owned.contains(&false) {
+            return Err(SetupError::Inflight("an entry of it is neither free nor in use"));
+        }
         found.sort_unstable_by_key(|&(counter, _)| counter);
         self.counter = found.last().map_or(0, |last| last.0.wrapping_add(1));
         self.resume = found.into_iter().rev().map(|(_, found)| found).collect();
