@@ -165,7 +165,11 @@ fn one(kind: &str, requests: u64) -> Option<f64> {
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).filter(|w| *w != "--bench").collect();
+    let words: Vec<&str> = words
+        .iter()
+        .map(String::as_str)
+        .filter(|w| *w != "--bench")
+        .collect();
     if let [kind, requests] = words[..] {
         let requests = requests.parse().expect("a number of requests");
         one(kind, requests).expect("a good ring");

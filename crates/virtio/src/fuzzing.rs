@@ -269,7 +269,9 @@ fn request(memory: &Memory, parser: &mut Parser, chain: &mut Chain) -> u32 {
             assert!(told <= room);
             return told;
         }
-        Ok(Command::Discard(ranges) | Command::WriteZeroes(ranges) | Command::SecureErase(ranges)) => {
+        Ok(
+            Command::Discard(ranges) | Command::WriteZeroes(ranges) | Command::SecureErase(ranges),
+        ) => {
             assert!(!read_only);
             for range in ranges {
                 inside(range.offset, range.len);
@@ -373,7 +375,18 @@ pub fn ring_seeds() -> Vec<Vec<u8>> {
         for size in [0, 3, 6] {
             let mut seed = vec![setup, size, if size == 3 { 5 } else { 0 }];
             for n in 0..6u8 {
-                seed.extend([ADD, n % 3, 1 + n % 2, SHOW, SERVE, HOLD, PUSH, n, PUBLISH, REAP]);
+                seed.extend([
+                    ADD,
+                    n % 3,
+                    1 + n % 2,
+                    SHOW,
+                    SERVE,
+                    HOLD,
+                    PUSH,
+                    n,
+                    PUBLISH,
+                    REAP,
+                ]);
                 if n == 4 {
                     seed.extend([CRASH, STOP]);
                 }

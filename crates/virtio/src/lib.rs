@@ -8,11 +8,11 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod memory;
 pub mod blk;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod inflight;
+pub mod memory;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod rig;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::{
     memory::{Area, Memory, Region, RegionMap},
     ring::{
-        AddressKind, DeviceRing, DriverRing, RingAreas, RingConfig, SetupError, Tables, packed, split,
+        AddressKind, DeviceRing, DriverRing, RingAreas, RingConfig, SetupError, Tables, packed,
+        split,
     },
 };
 

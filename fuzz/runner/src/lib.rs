@@ -55,6 +55,14 @@ pub const TARGETS: &[Target] = &[
         name: "data_program",
         run: sources::data::fuzzing::fuzz,
     },
+    Target {
+        name: "virtio_ring",
+        run: virtio::fuzzing::fuzz_ring,
+    },
+    Target {
+        name: "virtio_blk_request",
+        run: virtio::fuzzing::fuzz_blk_request,
+    },
 ];
 
 /// Runs the target of this name. For cargo-fuzz.

@@ -299,7 +299,11 @@ impl Parser {
         };
         self.agreed(feature::ZONED)?;
         self.writable()?;
-        let sector = if action == ZoneAction::ResetAll { 0 } else { sector };
+        let sector = if action == ZoneAction::ResetAll {
+            0
+        } else {
+            sector
+        };
         let offset = self.zone(sector)?;
         Ok(Command::ZoneManage { action, offset })
     }
@@ -423,7 +427,11 @@ impl Parser {
             let word = u128::from_le_bytes(bytes);
             let (sector, sectors) = (word as u64, (word >> 64) as u32);
             let flags = (word >> 96) as u32;
-            let known = if kind == kind::WRITE_ZEROES { RANGE_UNMAP } else { 0 };
+            let known = if kind == kind::WRITE_ZEROES {
+                RANGE_UNMAP
+            } else {
+                0
+            };
             if flags & !known != 0 {
                 return Err(Status::Unsupported);
             }

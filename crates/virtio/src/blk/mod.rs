@@ -14,7 +14,7 @@ mod zoned;
 
 pub use command::{Command, Parser, Pending, Range, ZoneAction};
 pub use config::{CONFIG_LEN, Config, WRITEBACK_OFFSET, Zoned};
-pub use request::{Operation, Requests, RequestError, Reply};
+pub use request::{Operation, Reply, RequestError, Requests};
 pub use zoned::{ZONE_DESCRIPTOR_LEN, Zone, ZoneState, ZoneType, zone_count, zone_header};
 
 /// Bytes of a sector, the unit of all addresses here, whatever the disk's block size.

@@ -11,7 +11,10 @@ use crate::{
 const SECTORS: u64 = 64;
 
 fn all_features() -> u64 {
-    (0..64).filter(|bit| *bit != feature::RO).map(|bit| 1 << bit).sum()
+    (0..64)
+        .filter(|bit| *bit != feature::RO)
+        .map(|bit| 1 << bit)
+        .sum()
 }
 
 fn config() -> Config {
@@ -92,7 +95,11 @@ impl<F: Format> Guest<F> {
         let token = self.device.pop(memory, &mut self.chain).unwrap().unwrap();
         let (pending, command) = self.parser.parse(memory, &mut self.chain);
         self.seen = match &command {
-            Ok(command) => format!("{command:?}").split([' ', '(']).next().unwrap().into(),
+            Ok(command) => format!("{command:?}")
+                .split([' ', '('])
+                .next()
+                .unwrap()
+                .into(),
             Err(status) => format!("{status:?}"),
         };
         let disk = &mut self.disk;
@@ -110,7 +117,9 @@ impl<F: Format> Guest<F> {
                 0
             }
             Ok(Command::Flush | Command::ZoneManage { .. }) => 0,
-            Ok(Command::GetId { data }) => scatter(memory, data, b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+            Ok(Command::GetId { data }) => {
+                scatter(memory, data, b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0")
+            }
             Ok(Command::GetLifetime { data }) => {
                 let lifetime = Lifetime {
                     pre_eol_info: 1,
@@ -119,7 +128,11 @@ impl<F: Format> Guest<F> {
                 };
                 scatter(memory, data, &lifetime.encode())
             }
-            Ok(Command::Discard(ranges) | Command::WriteZeroes(ranges) | Command::SecureErase(ranges)) => {
+            Ok(
+                Command::Discard(ranges)
+                | Command::WriteZeroes(ranges)
+                | Command::SecureErase(ranges),
+            ) => {
                 for range in ranges {
                     disk[range.offset as usize..][..range.len as usize].fill(0);
                 }
@@ -311,14 +324,35 @@ fn requests_that_cannot_be_made() {
         len,
         unmap: false,
     };
-    assert_eq!(make(Operation::Read(1), &[writable(0, 512)]), Err(RequestError::Unaligned));
-    assert_eq!(make(Operation::Read(0), &[writable(0, 511)]), Err(RequestError::Unaligned));
-    assert_eq!(make(Operation::Read(0), &[readable(0, 512)]), Err(RequestError::Data));
+    assert_eq!(
+        make(Operation::Read(1), &[writable(0, 512)]),
+        Err(RequestError::Unaligned)
+    );
+    assert_eq!(
+        make(Operation::Read(0), &[writable(0, 511)]),
+        Err(RequestError::Unaligned)
+    );
+    assert_eq!(
+        make(Operation::Read(0), &[readable(0, 512)]),
+        Err(RequestError::Data)
+    );
     assert_eq!(make(Operation::Write(0), &[]), Err(RequestError::Data));
-    assert_eq!(make(Operation::Flush, &[readable(0, 512)]), Err(RequestError::Data));
-    assert_eq!(make(Operation::Discard(&[]), &[]), Err(RequestError::Ranges(0)));
-    assert_eq!(make(Operation::Discard(&[whole(0, 512); 3]), &[]), Err(RequestError::Ranges(3)));
-    assert_eq!(make(Operation::Discard(&[whole(0, 5)]), &[]), Err(RequestError::Unaligned));
+    assert_eq!(
+        make(Operation::Flush, &[readable(0, 512)]),
+        Err(RequestError::Data)
+    );
+    assert_eq!(
+        make(Operation::Discard(&[]), &[]),
+        Err(RequestError::Ranges(0))
+    );
+    assert_eq!(
+        make(Operation::Discard(&[whole(0, 512); 3]), &[]),
+        Err(RequestError::Ranges(3))
+    );
+    assert_eq!(
+        make(Operation::Discard(&[whole(0, 5)]), &[]),
+        Err(RequestError::Unaligned)
+    );
     // The 4 TiB discard of which libblkio never hears again.
     let huge = 1 << 42;
     let refused = make(Operation::Discard(&[whole(0, huge)]), &[]);
@@ -356,7 +390,11 @@ fn any_framing_is_accepted() {
             assert_eq!(guest.disk[1536..2048], [9; 512]);
         }
         let bytes = header(kind::IN, 3);
-        for room in [vec![513], vec![512, 1], vec![1; 13].into_iter().chain([500]).collect()] {
+        for room in [
+            vec![513],
+            vec![512, 1],
+            vec![1; 13].into_iter().chain([500]).collect(),
+        ] {
             assert_eq!(guest.cut(&bytes, &[16], &room), (OK, 513));
         }
         // An append's answer in nine pieces.
@@ -380,9 +418,8 @@ fn too_little_of_everything() {
     assert_eq!(guest.ask(kind::IN, 0, &[]), (IOERR, 1));
     assert_eq!(guest.ask(kind::OUT, 0, &[]), (IOERR, 1));
     assert_eq!(guest.ask(kind::OUT, 0, &[0; 100]), (IOERR, 1));
-    let short = |guest: &mut Guest<Split>, kind, room: u32| {
-        guest.cut(&header(kind, 0), &[16], &[room, 1])
-    };
+    let short =
+        |guest: &mut Guest<Split>, kind, room: u32| guest.cut(&header(kind, 0), &[16], &[room, 1]);
     assert_eq!(short(&mut guest, kind::IN, 511), (IOERR, 0));
     assert_eq!(short(&mut guest, kind::GET_ID, 19), (IOERR, 0));
     assert_eq!(short(&mut guest, kind::GET_LIFETIME, 5), (IOERR, 0));
@@ -394,9 +431,23 @@ fn too_little_of_everything() {
 #[test]
 fn places_outside_of_the_disk() {
     let mut guest = Guest::<Packed>::new();
-    for sector in [SECTORS, SECTORS + 1, u64::MAX, u64::MAX / 512, 1 << 55, 1 << 63] {
-        assert_eq!(guest.ask(kind::OUT, sector, &[0; 512]), (IOERR, 1), "{sector}");
-        assert_eq!(guest.cut(&header(kind::IN, sector), &[16], &[513]), (IOERR, 0));
+    for sector in [
+        SECTORS,
+        SECTORS + 1,
+        u64::MAX,
+        u64::MAX / 512,
+        1 << 55,
+        1 << 63,
+    ] {
+        assert_eq!(
+            guest.ask(kind::OUT, sector, &[0; 512]),
+            (IOERR, 1),
+            "{sector}"
+        );
+        assert_eq!(
+            guest.cut(&header(kind::IN, sector), &[16], &[513]),
+            (IOERR, 0)
+        );
     }
     assert_eq!(guest.ask(kind::OUT, SECTORS - 1, &[0; 512]), (OK, 1));
     assert_eq!(guest.ask(kind::OUT, SECTORS - 1, &[0; 1024]), (IOERR, 1));
@@ -443,7 +494,11 @@ fn ranges() {
         // One bad one spoils all.
         assert_eq!(ask(&[range(0, 8, 0), range(64, 1, 0)].concat()), IOERR);
         // Flags.
-        let unmap = if kind == kind::WRITE_ZEROES { OK } else { UNSUPP };
+        let unmap = if kind == kind::WRITE_ZEROES {
+            OK
+        } else {
+            UNSUPP
+        };
         assert_eq!(ask(&range(0, 8, 1)), unmap);
         assert_eq!(ask(&range(0, 8, 2)), UNSUPP);
         assert_eq!(ask(&range(0, 8, 1 << 31)), UNSUPP);
@@ -462,7 +517,10 @@ fn what_was_not_agreed_upon() {
             assert_eq!(guest.ask(kind, 0, &[]), (UNSUPP, 1), "{kind}");
         }
     }
-    assert_eq!(guest.cut(&header(kind::GET_LIFETIME, 0), &[16], &[7]), (UNSUPP, 0));
+    assert_eq!(
+        guest.cut(&header(kind::GET_LIFETIME, 0), &[16], &[7]),
+        (UNSUPP, 0)
+    );
     assert_eq!(guest.cut(&header(kind::GET_ID, 0), &[16], &[21]), (OK, 21));
     assert_eq!(guest.ask(kind::FLUSH, 0, &[]), (OK, 1));
 }
@@ -505,12 +563,20 @@ fn zones_that_are_none() {
 fn the_length_is_never_more_than_was_written() {
     let mut guest = Guest::<Split>::new();
     let memory = guest.rig.memory.clone();
-    let buffers = [readable(DATA, 16), writable(DATA + 4096, 512), writable(DATA, 1)];
+    let buffers = [
+        readable(DATA, 16),
+        writable(DATA + 4096, 512),
+        writable(DATA, 1),
+    ];
     let mut length = |status, written| {
         assert!(memory.write(DATA, &header(kind::IN, 0)));
         guest.driver.add(&buffers, 0).unwrap();
         let _ = guest.driver.publish();
-        let token = guest.device.pop(&memory, &mut guest.chain).unwrap().unwrap();
+        let token = guest
+            .device
+            .pop(&memory, &mut guest.chain)
+            .unwrap()
+            .unwrap();
         let (pending, command) = guest.parser.parse(&memory, &mut guest.chain);
         assert!(command.is_ok());
         let len = pending.finish(&memory, status, written);
@@ -533,14 +599,22 @@ fn faults_fail_the_request_alone() {
     // Data outside of memory, in a hole, wrapping around: the status says so, nothing is written.
     for address in [0, DATA + 2 * DATA_LEN - 511, u64::MAX - 3] {
         assert!(memory.write(status, &[0xee]));
-        let buffers = [readable(DATA, 16), writable(address, 512), writable(status, 1)];
+        let buffers = [
+            readable(DATA, 16),
+            writable(address, 512),
+            writable(status, 1),
+        ];
         guest.raw(&buffers);
         let mut byte = [0];
         assert!(memory.read(status, &mut byte));
         assert_eq!((byte[0], &*guest.seen), (IOERR, "IoError"));
     }
     // A status outside of memory: told to nobody.
-    let buffers = [readable(DATA, 16), writable(DATA + 512, 512), writable(0, 1)];
+    let buffers = [
+        readable(DATA, 16),
+        writable(DATA + 512, 512),
+        writable(0, 1),
+    ];
     assert_eq!(guest.raw(&buffers), 0);
     // And the queue goes on.
     assert_eq!(guest.ask(kind::FLUSH, 0, &[]), (OK, 1));
@@ -557,11 +631,17 @@ fn configuration_space() {
     config.zoned.model = 2;
     let bytes = config.encode();
     assert_eq!(bytes[..8], [8, 7, 6, 5, 4, 3, 2, 1]);
-    assert_eq!((bytes[32], &bytes[34..36], bytes[92]), (1, &[0x0b, 0x0a][..], 2));
+    assert_eq!(
+        (bytes[32], &bytes[34..36], bytes[92]),
+        (1, &[0x0b, 0x0a][..], 2)
+    );
     assert_eq!(Config::decode(&bytes), config);
     // libblkio asks for 60 bytes; the next field ends behind them.
     let short = Config::decode(&bytes[..60]);
-    assert_eq!((short.write_zeroes_may_unmap, short.max_secure_erase_seg), (1, 0));
+    assert_eq!(
+        (short.write_zeroes_may_unmap, short.max_secure_erase_seg),
+        (1, 0)
+    );
     assert_eq!(Config::decode(&bytes[..62]).max_secure_erase_sectors, 0);
     let mut part = [0; 4];
     assert_eq!(config.read(34, &mut part[..2]), Some(()));
@@ -581,5 +661,8 @@ fn configuration_space() {
     ] {
         assert!(!config.write(features, offset, bytes));
     }
-    assert_eq!((config.writeback, config.capacity), (0, 0x0102_0304_0506_0708));
+    assert_eq!(
+        (config.writeback, config.capacity),
+        (0, 0x0102_0304_0506_0708)
+    );
 }

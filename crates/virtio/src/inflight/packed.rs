@@ -139,7 +139,9 @@ impl Packed {
         // The guest saw the batch, or it did not.
         let forward = new != old && is_used(old);
         let place = if forward { new } else { old };
-        let free = self.area.load16(if forward { AT_FREE } else { AT_OLD_FREE });
+        let free = self
+            .area
+            .load16(if forward { AT_FREE } else { AT_OLD_FREE });
         let free_entries = self.load_free(free)?;
         (self.free, self.old_free) = (free, free);
         let mut found = Vec::new();
@@ -155,7 +157,9 @@ impl Packed {
             }
         }
         if owned.contains(&false) {
-            return Err(SetupError::Inflight("an entry of it is neither free nor in use"));
+            return Err(SetupError::Inflight(
+                "an entry of it is neither free nor in use",
+            ));
         }
         found.sort_unstable_by_key(|&(counter, _)| counter);
         self.counter = found.last().map_or(0, |last| last.0.wrapping_add(1));
@@ -219,7 +223,10 @@ impl Packed {
 
     /// Descriptors of all chains that are to be done again.
     pub fn descriptors(&self) -> usize {
-        self.resume.iter().map(|found| found.descriptors.len()).sum()
+        self.resume
+            .iter()
+            .map(|found| found.descriptors.len())
+            .sum()
     }
 
     /// The next chain to be done again.

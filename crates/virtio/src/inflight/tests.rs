@@ -104,7 +104,10 @@ fn a_packed_log_in_bytes() {
     assert_eq!((log.load16(12), log.load16(14)), (2, 2));
     for entry in 0..2 {
         let at = 32 + 32 * entry as usize;
-        assert_eq!((log.load8(at), log.load16(at + 4), log.load16(at + 6)), (1, entry, 1));
+        assert_eq!(
+            (log.load8(at), log.load16(at + 4), log.load16(at + 6)),
+            (1, entry, 1)
+        );
         assert_eq!(log.load64(at + 8), entry.into());
         assert_eq!(log.load16(at + 16), entry);
         assert_eq!(log.load32(at + 20), 1);

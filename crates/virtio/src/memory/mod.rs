@@ -194,7 +194,11 @@ impl Memory {
             let offset = guest - region.guest();
             // At most `len`, which has 32 bits.
             let now = (region.len() - offset).min(u64::from(len)) as u32;
-            if !each(Segment::new(guest, access::offset(region.host(), offset), now)) {
+            if !each(Segment::new(
+                guest,
+                access::offset(region.host(), offset),
+                now,
+            )) {
                 return false;
             }
             len -= now;

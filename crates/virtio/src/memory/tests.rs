@@ -87,9 +87,8 @@ fn areas_are_bounded() {
     assert!(area.part(64, 0).is_some() && area.part(64, 1).is_none());
     area.store64(56, 0x0102_0304_0506_0708);
     assert_eq!((area.load8(56), area.load16(56)), (8, 0x0708));
-    let panics = |access: &dyn Fn()| {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(access)).is_err()
-    };
+    let panics =
+        |access: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(access)).is_err();
     assert!(panics(&|| assert_eq!(area.load16(63), 0)));
     assert!(panics(&|| assert_eq!(area.load32(2), 0)));
 }

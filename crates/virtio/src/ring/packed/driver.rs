@@ -120,7 +120,11 @@ impl DriverRing for Driver {
         if tables.is_none() && buffers.len() > usize::from(self.config.size) {
             return Err(AddError::TooLong(buffers.len()));
         }
-        let count = if tables.is_some() { 1 } else { buffers.len() as u16 };
+        let count = if tables.is_some() {
+            1
+        } else {
+            buffers.len() as u16
+        };
         if count > self.free {
             return Err(AddError::Full);
         }

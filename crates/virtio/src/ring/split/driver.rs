@@ -59,7 +59,10 @@ impl Driver {
         if let Some(tables) = &tables {
             tables.check(config.size)?;
         }
-        for (area, len) in [&areas.driver, &areas.device].into_iter().zip(&lengths[1..]) {
+        for (area, len) in [&areas.driver, &areas.device]
+            .into_iter()
+            .zip(&lengths[1..])
+        {
             area.write(0, &vec![0; *len]);
         }
         Ok(Driver {
@@ -110,7 +113,13 @@ impl Driver {
         for (n, buffer) in buffers.iter().enumerate() {
             let next = self.next[usize::from(index)];
             let more = if n + 1 < buffers.len() { DESC_NEXT } else { 0 };
-            Driver::describe(&self.descriptors, usize::from(index) * DESC, buffer, more, next);
+            Driver::describe(
+                &self.descriptors,
+                usize::from(index) * DESC,
+                buffer,
+                more,
+                next,
+            );
             (last, index) = (index, next);
         }
         last
@@ -125,7 +134,11 @@ impl DriverRing for Driver {
         if tables.is_none() && buffers.len() > usize::from(self.config.size) {
             return Err(AddError::TooLong(buffers.len()));
         }
-        let count = if tables.is_some() { 1 } else { buffers.len() as u16 };
+        let count = if tables.is_some() {
+            1
+        } else {
+            buffers.len() as u16
+        };
         if count > self.free_count {
             return Err(AddError::Full);
         }

@@ -139,13 +139,20 @@ fn faults_of_a_chain() {
     assert_eq!(Raw::fault(&order), Some(Fault::Order));
     // More than 4 GiB, by pieces that are there: this memory would be needed for real.
     let table = |len, flags| split(DATA, len, DESC_INDIRECT | flags, 1);
-    assert_eq!(Raw::fault(&[table(16, DESC_NEXT), good]), Some(Fault::Nested));
+    assert_eq!(
+        Raw::fault(&[table(16, DESC_NEXT), good]),
+        Some(Fault::Nested)
+    );
     for len in [0, 8, 15, 17, 1025 * 16, u32::MAX, u32::MAX - 15] {
         let fault = Raw::fault(&[table(len, 0)]);
         assert_eq!(fault, Some(Fault::TableLength), "{len}");
     }
     let outside = split(DATA + 2 * DATA_LEN - 16, 32, DESC_INDIRECT, 0);
-    assert_eq!(Raw::fault(&[outside]), None, "its second descriptor is not reached");
+    assert_eq!(
+        Raw::fault(&[outside]),
+        None,
+        "its second descriptor is not reached"
+    );
     let wraps = split(u64::MAX - 15, 32, DESC_INDIRECT, 0);
     assert_eq!(Raw::fault(&[wraps]), address);
 }
@@ -175,18 +182,35 @@ fn indirect_tables() {
     let at = DATA + 0x1000;
     let one = |flags, next| split(DATA, 4, flags, next);
     let split_fault = |table: &[[u8; 16]]| table_fault::<Split>(table, at);
-    assert_eq!(split_fault(&[one(1, 2), one(1, 9), one(1, 1)]).0, Some(Fault::TableChain));
-    assert_eq!(split_fault(&[one(1, 1), one(1, 0)]).0, Some(Fault::TableChain));
+    assert_eq!(
+        split_fault(&[one(1, 2), one(1, 9), one(1, 1)]).0,
+        Some(Fault::TableChain)
+    );
+    assert_eq!(
+        split_fault(&[one(1, 1), one(1, 0)]).0,
+        Some(Fault::TableChain)
+    );
     assert_eq!(split_fault(&[one(1, 3)]).0, Some(Fault::TableChain));
-    assert_eq!(split_fault(&[one(1, 1), one(DESC_INDIRECT, 0)]).0, Some(Fault::Nested));
+    assert_eq!(
+        split_fault(&[one(1, 1), one(DESC_INDIRECT, 0)]).0,
+        Some(Fault::Nested)
+    );
     assert_eq!(split_fault(&[one(1, 2), one(1, 9), one(0, 0)]), (None, 8));
     // In a packed ring they follow one another, whatever else they say.
     let packed_fault = |table: &[[u8; 16]]| table_fault::<Packed>(table, at);
-    assert_eq!(packed_fault(&[packed(DATA, 4, 9, 1), packed(DATA, 4, 0, 0)]), (None, 8));
+    assert_eq!(
+        packed_fault(&[packed(DATA, 4, 9, 1), packed(DATA, 4, 0, 0)]),
+        (None, 8)
+    );
     let nested = [packed(DATA, 4, 0, DESC_INDIRECT)];
     assert_eq!(packed_fault(&nested).0, Some(Fault::Nested));
     // A table across two regions, and in odd places.
-    for at in [DATA + DATA_LEN - 16, DATA + DATA_LEN - 8, DATA + DATA_LEN - 3, DATA + 1] {
+    for at in [
+        DATA + DATA_LEN - 16,
+        DATA + DATA_LEN - 8,
+        DATA + DATA_LEN - 3,
+        DATA + 1,
+    ] {
         let table = [one(1, 1), one(1, 2), one(0, 0)];
         assert_eq!(table_fault::<Split>(&table, at), (None, 12));
         let table = [packed(DATA, 4, 0, 0); 3];
@@ -199,7 +223,9 @@ fn indirect_without_the_feature() {
     let mut rig = Rig::new(config(8));
     rig.config.indirect = false;
     let areas = rig.areas::<Split>();
-    areas.descriptors.write(0, &split(DATA, 16, DESC_INDIRECT, 0));
+    areas
+        .descriptors
+        .write(0, &split(DATA, 16, DESC_INDIRECT, 0));
     areas.driver.store16(2, 1);
     let (mut device, mut chain) = (Split::device(&rig, 0), Chain::new());
     let _token = device.pop(&rig.memory, &mut chain).unwrap().unwrap();
@@ -220,10 +246,22 @@ fn more_than_four_gibibytes() {
     let mut chain = Chain::new();
     chain.begin(1 << 20);
     for _ in 0..31 {
-        chain.add_table(&memory, RING + 0x1_0000, 1024 * 16, 1024, chain::TableKind::Packed);
+        chain.add_table(
+            &memory,
+            RING + 0x1_0000,
+            1024 * 16,
+            1024,
+            chain::TableKind::Packed,
+        );
     }
     assert_eq!((chain.fault(), chain.readable_len()), (None, 31 << 27));
-    chain.add_table(&memory, RING + 0x1_0000, 1024 * 16, 1024, chain::TableKind::Packed);
+    chain.add_table(
+        &memory,
+        RING + 0x1_0000,
+        1024 * 16,
+        1024,
+        chain::TableKind::Packed,
+    );
     assert_eq!(chain.fault(), Some(Fault::TooLong));
     drop(rig);
 }
@@ -236,9 +274,14 @@ fn packed_rings_that_never_end() {
     let areas = rig.areas::<Packed>();
     let (mut device, mut chain) = (Packed::device(&rig, packed::START), Chain::new());
     for index in 0..4 {
-        areas.descriptors.write(index * 16, &packed(DATA, 1, 0, DESC_NEXT));
+        areas
+            .descriptors
+            .write(index * 16, &packed(DATA, 1, 0, DESC_NEXT));
     }
-    assert_eq!(device.pop(&rig.memory, &mut chain).unwrap_err(), RingError::Loop);
+    assert_eq!(
+        device.pop(&rig.memory, &mut chain).unwrap_err(),
+        RingError::Loop
+    );
     // All descriptors are in flight, and the guest makes the first one available again.
     let (mut device, mut chain) = (Packed::device(&rig, packed::START), Chain::new());
     let mut tokens = Vec::new();
@@ -248,7 +291,10 @@ fn packed_rings_that_never_end() {
     }
     assert_eq!(tokens.len(), 4);
     areas.descriptors.store16(14, 1 << 15);
-    assert_eq!(device.pop(&rig.memory, &mut chain).unwrap_err(), RingError::Loop);
+    assert_eq!(
+        device.pop(&rig.memory, &mut chain).unwrap_err(),
+        RingError::Loop
+    );
     // The four are answered all the same.
     for token in tokens {
         device.push(token, 0);
@@ -329,7 +375,10 @@ fn turn<R: DeviceRing>(device: &mut R, rig: &Rig) {
     let mut count = 0;
     while let Ok(Some(token)) = device.pop(&rig.memory, &mut chain) {
         count += 1;
-        assert!(count <= 16, "more chains than a ring and its change can hold");
+        assert!(
+            count <= 16,
+            "more chains than a ring and its change can hold"
+        );
         let (pending, command) = parser.parse(&rig.memory, &mut chain);
         let (status, written) = match command {
             Ok(Command::Read { offset, len, data }) => {

@@ -327,7 +327,10 @@ fn run<F: Format>(seed: u64, steps: u64) {
         world.step();
     }
     world.finish();
-    assert!(world.done > 0 || steps < 100, "nothing happened in {config:?}");
+    assert!(
+        world.done > 0 || steps < 100,
+        "nothing happened in {config:?}"
+    );
 }
 
 fn seeds<F: Format>() {

@@ -48,7 +48,10 @@ fn sizes_and_places_of_rings() {
     let packed = |part, by| packed::Device::new(moved(part, by), size(2), 0).map(|_| ());
     let bad = Err(SetupError::Alignment);
     assert_eq!((split(0, 8), split(1, 1), split(2, 2)), (bad, bad, bad));
-    assert_eq!((split(0, 16), split(1, 2), split(2, 4)), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(
+        (split(0, 16), split(1, 2), split(2, 4)),
+        (Ok(()), Ok(()), Ok(()))
+    );
     assert_eq!((packed(0, 8), packed(1, 2), packed(2, 2)), (bad, bad, bad));
     let find = |address| {
         let addresses = [address, RING, RING];
@@ -87,7 +90,14 @@ fn chains_that_cannot_be_added() {
         let long = vec![one(1, true); 17];
         assert_eq!(driver.add(&long, 0), Err(AddError::TooLong(17)));
         let five = driver.add(&long[..5], 0);
-        assert_eq!(five, if indirect { Ok(()) } else { Err(AddError::TooLong(5)) });
+        assert_eq!(
+            five,
+            if indirect {
+                Ok(())
+            } else {
+                Err(AddError::TooLong(5))
+            }
+        );
         while driver.add(&long[..1], 0).is_ok() {}
         assert_eq!(driver.add(&long[..1], 0), Err(AddError::Full));
         assert_eq!(driver.in_flight(), 4);
