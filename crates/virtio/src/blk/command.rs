@@ -335,7 +335,7 @@ impl Parser {
             return Err(Status::ZoneInvalidCommand);
         }
         let granularity = self.config.zoned.write_granularity;
-        if granularity != 0 && len % granularity != 0 {
+        if granularity != 0 && !len.is_multiple_of(granularity) {
             return Err(Status::ZoneUnalignedWritePointer);
         }
         Ok(Command::ZoneAppend {
@@ -348,7 +348,7 @@ impl Parser {
     /// The offset of a zone, if the sector is the first of one.
     fn zone(&self, sector: u64) -> Result<u64, Status> {
         let size = u64::from(self.config.zoned.zone_sectors);
-        if size == 0 || sector % size != 0 {
+        if size == 0 || !sector.is_multiple_of(size) {
             return Err(Status::ZoneInvalidCommand);
         }
         self.inside(sector, 1).ok_or(Status::ZoneInvalidCommand)
@@ -414,7 +414,7 @@ impl Parser {
         self.writable()?;
         let len = chain.readable_len() as usize;
         let count = len / RANGE_LEN;
-        if len % RANGE_LEN != 0 || count == 0 || count > most as usize {
+        if !len.is_multiple_of(RANGE_LEN) || count == 0 || count > most as usize {
             return Err(Status::IoError);
         }
         let block = self.config.block(self.features);

@@ -241,7 +241,7 @@ fn check_data(operation: &Operation<'_>, data: &[Buffer]) -> Result<(), RequestE
     if total == 0 || data.iter().any(|buffer| buffer.writable != writable) {
         return Err(RequestError::Data);
     }
-    if sectors && total % SECTOR != 0 {
+    if sectors && !total.is_multiple_of(SECTOR) {
         return Err(RequestError::Unaligned);
     }
     Ok(())

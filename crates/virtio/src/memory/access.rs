@@ -79,6 +79,33 @@ impl Segment {
     }
 }
 
+/// A region that was hit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hit {
+    pub guest: u64,
+    pub len: u64,
+    pub host: NonNull<u8>,
+}
+
+// SAFETY: an address; whoever uses it answers for that.
+unsafe impl Send for Hit {}
+
+impl Hit {
+    /// No region: nothing lies in it.
+    pub const NONE: Hit = Hit {
+        guest: 0,
+        len: 0,
+        host: NonNull::dangling(),
+    };
+
+    /// Where `len` bytes from `guest` on are, if they lie in this region.
+    #[inline]
+    pub fn find(&self, guest: u64, len: u64) -> Option<NonNull<u8>> {
+        let at = guest.wrapping_sub(self.guest);
+        (at < self.len && len <= self.len - at).then(|| offset(self.host, at))
+    }
+}
+
 /// The address `n` bytes on. An address only: no access happens here.
 #[inline]
 pub(super) fn offset(host: NonNull<u8>, n: u64) -> NonNull<u8> {
@@ -97,7 +124,7 @@ pub(super) fn read(host: NonNull<u8>, into: &mut [u8]) {
     touched();
     let from = host.as_ptr();
     let mut at = 0;
-    if from.addr() % 8 == 0 {
+    if from.addr().is_multiple_of(8) {
         while at + 8 <= into.len() {
             // SAFETY: inside the mapping the caller checked, and aligned.
             let word = unsafe { AtomicU64::from_ptr(from.add(at).cast()) }.load(Ordering::Relaxed);
@@ -117,7 +144,7 @@ pub(super) fn write(host: NonNull<u8>, from: &[u8]) {
     touched();
     let into = host.as_ptr();
     let mut at = 0;
-    if into.addr() % 8 == 0 {
+    if into.addr().is_multiple_of(8) {
         while let Some(word) = from[at..].first_chunk() {
             // SAFETY: inside the mapping the caller checked, and aligned.
             unsafe { AtomicU64::from_ptr(into.add(at).cast()) }
@@ -227,7 +254,7 @@ impl Area {
             "beyond the area"
         );
         let address = self.base.as_ptr().wrapping_add(offset);
-        assert!(address.addr() % size == 0, "not aligned");
+        assert!(address.addr().is_multiple_of(size), "not aligned");
         // SAFETY: inside the area, aligned, and only used with atomic types, whose value may change
         // under a shared reference.
         unsafe { &*address.cast() }
@@ -246,6 +273,16 @@ impl Area {
         touched();
         self.cell::<AtomicU8>(offset)
             .store(value, Ordering::Relaxed);
+    }
+
+    /// Sets bits of the byte at `offset`.
+    pub fn or8(&self, offset: usize, bits: u8) {
+        touched();
+        let cell = self.cell::<AtomicU8>(offset);
+        // Most pages are written many times, and a plain load is cheaper.
+        if cell.load(Ordering::Relaxed) & bits != bits {
+            cell.fetch_or(bits, Ordering::SeqCst);
+        }
     }
 
     /// Writes the byte at `offset`, after all before.

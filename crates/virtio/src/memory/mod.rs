@@ -13,10 +13,13 @@
 //! never changes; a new table of memory is a new map.
 
 mod access;
+mod log;
 mod region;
+use access::Hit;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use access::hook;
 pub use access::{Area, Segment};
+pub use log::{DIRTY_PAGE, DirtyLog};
 pub use region::{MapError, Region};
 
 use std::{cell::Cell, ptr::NonNull, sync::Arc};
@@ -106,41 +109,35 @@ impl RegionMap {
     }
 }
 
-/// A region that was hit.
-#[derive(Clone, Copy, Debug)]
-struct Hit {
-    guest: u64,
-    len: u64,
-    host: NonNull<u8>,
-}
-
-impl Hit {
-    #[inline]
-    fn find(&self, guest: u64, len: u64) -> Option<NonNull<u8>> {
-        let offset = guest.wrapping_sub(self.guest);
-        (offset < self.len && len <= self.len - offset).then(|| access::offset(self.host, offset))
-    }
-}
-
 /// One queue's way into a [`RegionMap`].
 #[derive(Clone, Debug)]
 pub struct Memory {
     map: Arc<RegionMap>,
     /// The region that was searched last, and the one before it: headers and data often lie in two.
     hits: [Cell<Hit>; 2],
+    log: Option<DirtyLog>,
 }
 
 impl Memory {
     /// A way into a map.
     pub fn new(map: Arc<RegionMap>) -> Memory {
-        let hit = Hit {
-            guest: 0,
-            len: 0,
-            host: NonNull::dangling(),
-        };
         Memory {
             map,
-            hits: [Cell::new(hit), Cell::new(hit)],
+            hits: [Cell::new(Hit::NONE), Cell::new(Hit::NONE)],
+            log: None,
+        }
+    }
+
+    /// Notes from now on, in this log, which pages are written.
+    pub fn set_log(&mut self, log: Option<DirtyLog>) {
+        self.log = log;
+    }
+
+    /// Notes that `len` bytes from `guest` on were written by others than [`Memory::write`]: the data
+    /// of a read, a ring.
+    pub fn mark(&self, guest: u64, len: u64) {
+        if let Some(log) = &self.log {
+            log.mark(guest, len);
         }
     }
 
@@ -240,6 +237,8 @@ impl Memory {
     #[inline]
     #[must_use]
     pub fn write(&self, guest: u64, from: &[u8]) -> bool {
+        // Before, because part of it may be written where not all is.
+        self.mark(guest, from.len() as u64);
         match self.find(guest, from.len() as u64) {
             Some(host) => {
                 access::write(host, from);

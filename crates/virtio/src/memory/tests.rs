@@ -124,3 +124,34 @@ fn a_file_is_mapped_and_a_short_one_refused() {
     assert_eq!(back[0], b'x');
     assert!(map.by_user(0x7000 + 4999, 1).is_some() && map.by_user(0x7000 + 5000, 1).is_none());
 }
+
+#[test]
+fn written_pages_are_logged() {
+    let mut memory = memory(&[(0, 0x9000), (0x9000, 0x1000)]);
+    let log = RegionMap::new(vec![Region::heap(0, 2)]).unwrap();
+    let log = log.by_guest(0, 2).unwrap();
+    memory.set_log(Some(DirtyLog::new(log.clone())));
+    assert!(memory.write(0x0fff, &[1]) && memory.write(0x2fff, &[1, 2]));
+    assert_eq!((log.load8(0), log.load8(1)), (0b1101, 0));
+    assert!(memory.write(0x8fff, &[1, 2]));
+    assert_eq!(log.load8(1), 0b11);
+    memory.mark(0x5000, 0);
+    assert_eq!(log.load8(0), 0b1101);
+    memory.mark(0x4fff, 0x1002);
+    assert_eq!(log.load8(0), 0b111_1101);
+    // Beyond the log, and beyond all.
+    memory.mark(0xffff, u64::MAX);
+    memory.mark(u64::MAX, u64::MAX);
+    assert_eq!(log.load8(1), 0b1000_0011);
+}
+
+#[test]
+fn a_queue_can_be_handed_to_another_thread() {
+    fn send<T: Send>() {}
+    send::<Memory>();
+    send::<crate::ring::Chain>();
+    send::<crate::ring::split::Device>();
+    send::<crate::ring::packed::Driver>();
+    send::<crate::blk::Parser>();
+    send::<crate::blk::Pending>();
+}

@@ -122,6 +122,8 @@ impl Chain {
         }
         match memory.segment(address, len) {
             Some(segment) => self.segments.push(segment),
+            // A chain that failed is not worth a long search a second time.
+            None if self.fault.is_some() => return self.fail(Fault::Address),
             None => {
                 if !self.add_pieces(memory, address, len) {
                     return;
@@ -168,7 +170,7 @@ impl Chain {
         kind: TableKind,
     ) {
         let count = len / DESC as u32;
-        if len % DESC as u32 != 0 || count == 0 || count > u32::from(table_max) {
+        if !len.is_multiple_of(DESC as u32) || count == 0 || count > u32::from(table_max) {
             return self.fail(Fault::TableLength);
         }
         let mut index = 0;

@@ -102,6 +102,10 @@ impl Device {
         let Some(head) = self.log.as_mut().and_then(inflight::Split::resume) else {
             return Ok(None);
         };
+        // What was taken since is none of the log's.
+        if self.taken[usize::from(head)] {
+            return self.fail(RingError::InUse(head));
+        }
         self.walk(memory, head, chain)?;
         Ok(Some(self.take(head)))
     }
