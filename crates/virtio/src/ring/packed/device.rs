@@ -21,8 +21,8 @@ pub struct Device {
     config: RingConfig,
     avail: Place,
     used: Place,
-    /// The first used descriptor that is not published: its place, and the flags it will get.
-    held: Option<(Place, u16)>,
+    /// The first used descriptor that is not published: its place, and its second word.
+    held: Option<(Place, u64)>,
     /// Descriptors behind the published ones.
     pending: u16,
     /// Descriptors of all chains in flight.
@@ -84,7 +84,8 @@ impl Device {
         let mut device = Device::new(areas, config, base)?;
         let (mut log, place) = inflight::Packed::open(log, config.size, |place| {
             let place = Place::of(place);
-            device.flags(place) & (AVAIL | USED) == place.used()
+            let word = device.ring.load64_acquire(place.offset() + 8);
+            super::flags(word) & (AVAIL | USED) == place.used()
         })?;
         match place {
             None => log.begin(device.used.into()),
@@ -105,14 +106,12 @@ impl Device {
     fn scrub(&self, slots: u16) {
         let mut place = self.used;
         for _ in 0..slots {
-            self.ring.store16(place.offset() + 14, place.available());
+            let word = self.ring.load64(place.offset() + 8) as u32;
+            let word = super::word(word, 0, place.available());
+            self.ring.store64(place.offset() + 8, word);
             place = place.advance(1, self.config.size);
         }
         fence(Ordering::SeqCst);
-    }
-
-    fn flags(&self, place: Place) -> u16 {
-        self.ring.load16_acquire(place.offset() + 14)
     }
 
     /// Takes the next chain that was in flight when the log's last user ended, in the order in which
@@ -179,8 +178,8 @@ impl Device {
     #[inline]
     fn next(&self) -> Option<u64> {
         let word = self.ring.load64_acquire(self.avail.offset() + 8);
-        let flags = (word >> 48) as u16;
-        (flags & (AVAIL | USED) == self.avail.available()).then_some(word)
+        let here = super::flags(word) & (AVAIL | USED) == self.avail.available();
+        here.then_some(word)
     }
 }
 
@@ -223,7 +222,7 @@ impl DeviceRing for Device {
             }
             slots += 1;
             let address = self.ring.load64(place.offset());
-            let (len, id, flags) = (word as u32, (word >> 32) as u16, (word >> 48) as u16);
+            let (len, id, flags) = (word as u32, (word >> 32) as u16, super::flags(word));
             self.add(memory, chain, address, len, flags);
             place = place.advance(1, self.config.size);
             let last = flags & DESC_NEXT == 0;
@@ -251,12 +250,11 @@ impl DeviceRing for Device {
         }
         let place = self.used;
         let flags = place.used() | if written != 0 { DESC_WRITE } else { 0 };
-        self.ring.store32(place.offset() + 8, written);
-        self.ring.store16(place.offset() + 12, token.id);
+        let word = super::word(written, token.id, flags);
         match self.held {
             // The guest looks at the first one first.
-            None => self.held = Some((place, flags)),
-            Some(_) => self.ring.store16(place.offset() + 14, flags),
+            None => self.held = Some((place, word)),
+            Some(_) => self.ring.store64(place.offset() + 8, word),
         }
         self.used = place.advance(token.slots, self.config.size);
         self.pending += token.slots;
@@ -268,13 +266,13 @@ impl DeviceRing for Device {
     }
 
     fn publish(&mut self) -> bool {
-        let Some((place, flags)) = self.held.take() else {
+        let Some((place, word)) = self.held.take() else {
             return false;
         };
         if let Some(log) = &mut self.log {
             log.before_publish(self.used.into());
         }
-        self.ring.store16_release(place.offset() + 14, flags);
+        self.ring.store64_release(place.offset() + 8, word);
         if let Some(log) = &mut self.log {
             log.after_publish(self.used.into());
         }

@@ -33,8 +33,8 @@ pub struct Driver {
     shadow: Box<[Shadow]>,
     avail: Place,
     used: Place,
-    /// The first descriptor that is not published: its place, and the flags it will get.
-    held: Option<(Place, u16)>,
+    /// The first descriptor that is not published: its place, and its second word.
+    held: Option<(Place, u64)>,
     pending: u16,
     /// Chains that are not published.
     added: u16,
@@ -88,11 +88,10 @@ impl Driver {
         let at = self.avail.offset();
         let flags = flags | self.avail.available();
         self.ring.store64(at, address);
-        self.ring.store32(at + 8, len);
-        self.ring.store16(at + 12, id);
+        let word = super::word(len, id, flags);
         match self.held {
-            None => self.held = Some((self.avail, flags)),
-            Some(_) => self.ring.store16(at + 14, flags),
+            None => self.held = Some((self.avail, word)),
+            Some(_) => self.ring.store64(at + 8, word),
         }
         self.avail = self.avail.advance(1, self.config.size);
         self.pending += 1;
@@ -105,7 +104,7 @@ impl Driver {
             let at = start + n * DESC;
             let flags = if buffer.writable { DESC_WRITE } else { 0 };
             tables.area.store64(at, buffer.address);
-            let word = u64::from(buffer.len) | u64::from(flags) << 48;
+            let word = super::word(buffer.len, 0, flags);
             tables.area.store64(at + 8, word);
         }
         (tables.guest + start as u64, (buffers.len() * DESC) as u32)
@@ -154,11 +153,11 @@ impl DriverRing for Driver {
     }
 
     fn publish(&mut self) -> bool {
-        let Some((place, flags)) = self.held.take() else {
+        let Some((place, word)) = self.held.take() else {
             return false;
         };
         self.published += std::mem::take(&mut self.added);
-        self.ring.store16_release(place.offset() + 14, flags);
+        self.ring.store64_release(place.offset() + 8, word);
         fence(Ordering::SeqCst);
         let count = std::mem::take(&mut self.pending);
         let (size, event_index) = (self.config.size, self.config.event_index);
@@ -171,7 +170,7 @@ impl DriverRing for Driver {
             return Ok(None);
         }
         let word = self.ring.load64_acquire(self.used.offset() + 8);
-        let (len, id, flags) = (word as u32, (word >> 32) as u16, (word >> 48) as u16);
+        let (len, id, flags) = (word as u32, (word >> 32) as u16, super::flags(word));
         if flags & (AVAIL | USED) != self.used.used() {
             return Ok(None);
         }
@@ -204,7 +203,7 @@ impl DriverRing for Driver {
     fn enable_calls(&mut self) -> Result<bool, RingError> {
         super::want_events(&self.driver, self.config.event_index, self.used);
         fence(Ordering::SeqCst);
-        let flags = self.ring.load16_acquire(self.used.offset() + 14);
+        let flags = super::flags(self.ring.load64_acquire(self.used.offset() + 8));
         Ok(self.published != 0 && flags & (AVAIL | USED) == self.used.used())
     }
 

@@ -100,6 +100,19 @@ impl Place {
     }
 }
 
+/// The second word of a descriptor: it is read and written whole, so that flags never come without
+/// length and id.
+#[inline]
+fn word(len: u32, id: u16, flags: u16) -> u64 {
+    u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48
+}
+
+/// The flags of a second word.
+#[inline]
+fn flags(word: u64) -> u16 {
+    (word >> 48) as u16
+}
+
 /// Whether the other side wants an event, now that we went `count` descriptors on, to `place`.
 fn wants_event(suppression: &Area, event_index: bool, place: Place, count: u16, size: u16) -> bool {
     let word = suppression.load32(0);

@@ -1,3 +1,4 @@
 mod hostile;
 mod model;
 mod small;
+mod threads;
