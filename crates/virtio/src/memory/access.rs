@@ -275,14 +275,11 @@ impl Area {
             .store(value, Ordering::Relaxed);
     }
 
-    /// Sets bits of the byte at `offset`.
+    /// Sets bits of the byte at `offset`, after all before.
     pub fn or8(&self, offset: usize, bits: u8) {
         touched();
-        let cell = self.cell::<AtomicU8>(offset);
-        // Most pages are written many times, and a plain load is cheaper.
-        if cell.load(Ordering::Relaxed) & bits != bits {
-            cell.fetch_or(bits, Ordering::SeqCst);
-        }
+        self.cell::<AtomicU8>(offset)
+            .fetch_or(bits, Ordering::SeqCst);
     }
 
     /// Writes the byte at `offset`, after all before.

@@ -134,7 +134,7 @@ impl Memory {
     }
 
     /// Notes that `len` bytes from `guest` on were written by others than [`Memory::write`]: the data
-    /// of a read, a ring.
+    /// of a read, a ring. Only after they were: a page whose mark is taken away is copied at once.
     pub fn mark(&self, guest: u64, len: u64) {
         if let Some(log) = &self.log {
             log.mark(guest, len);
@@ -237,15 +237,15 @@ impl Memory {
     #[inline]
     #[must_use]
     pub fn write(&self, guest: u64, from: &[u8]) -> bool {
-        // Before, because part of it may be written where not all is.
-        self.mark(guest, from.len() as u64);
-        match self.find(guest, from.len() as u64) {
+        let done = match self.find(guest, from.len() as u64) {
             Some(host) => {
                 access::write(host, from);
                 true
             }
             None => self.write_pieces(guest, from),
-        }
+        };
+        self.mark(guest, from.len() as u64);
+        done
     }
 
     fn write_pieces(&self, guest: u64, from: &[u8]) -> bool {
