@@ -17,3 +17,5 @@ pub mod memory;
 #[doc(hidden)]
 pub mod rig;
 pub mod ring;
+pub mod sigbus;
+pub mod vhost_user;

@@ -48,6 +48,10 @@ pub const TARGETS: &[Target] = &[
         run: exports::fuse::fuzzing::fuzz_machine,
     },
     Target {
+        name: "vhost_user_backend",
+        run: virtio::vhost_user::fuzzing::fuzz_backend,
+    },
+    Target {
         name: "nbd_uri",
         run: nbd::fuzzing::fuzz_uri,
     },

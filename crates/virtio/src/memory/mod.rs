@@ -86,6 +86,11 @@ impl RegionMap {
         &self.regions
     }
 
+    /// Whether a region [was cut](Region::was_cut).
+    pub fn was_cut(&self) -> bool {
+        self.regions.iter().any(Region::was_cut)
+    }
+
     /// Index of the region that has this guest address.
     fn index(&self, guest: u64) -> Option<usize> {
         let after = self.regions.partition_point(|r| r.guest() <= guest);

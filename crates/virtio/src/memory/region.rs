@@ -7,7 +7,7 @@ use std::{
     fmt,
     os::fd::AsFd,
     ptr::{self, NonNull},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use rustix::{
@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::{Area, access};
+use crate::sigbus::{Guard, GuardError};
 
 /// Alignment of memory on the heap, in bytes: a page.
 const ALIGN: usize = 4096;
@@ -33,6 +34,9 @@ pub enum MapError {
     /// The system said no.
     #[error("a memory region cannot be mapped: {0}")]
     System(Errno),
+    /// It cannot be guarded.
+    #[error(transparent)]
+    Guard(GuardError),
 }
 
 /// A stretch of guest memory. Keeps it mapped.
@@ -43,6 +47,7 @@ pub struct Region {
     len: u64,
     host: NonNull<u8>,
     owner: Arc<dyn Any + Send + Sync>,
+    guard: Weak<Guard>,
 }
 
 // SAFETY: bytes are only reached by atomic loads and stores; the owner is Send and Sync.
@@ -75,7 +80,12 @@ impl Drop for Heap {
 }
 
 /// A mapping of a file.
-struct Mapping(NonNull<u8>, usize);
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    /// Dropped before the mapping is: it is taken out first.
+    guard: Option<Arc<Guard>>,
+}
 
 // SAFETY: it only holds the mapping until it is unmapped.
 unsafe impl Send for Mapping {}
@@ -84,8 +94,10 @@ unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // What was put in a place of the mapping later must not be taken for it.
+        drop(self.guard.take());
         // SAFETY: mapped with this length; all who use it hold this owner.
-        let _ = unsafe { munmap(self.0.as_ptr().cast(), self.1) };
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
@@ -111,6 +123,7 @@ impl Region {
             len: len as u64,
             host,
             owner,
+            guard: Weak::new(),
         }
     }
 
@@ -131,8 +144,8 @@ impl Region {
 
     /// `len` bytes of a file from `offset` on, shared with everybody who maps it.
     ///
-    /// A file that is made shorter later makes every access raise SIGBUS: the process needs a guard,
-    /// or a file with `F_SEAL_SHRINK`.
+    /// A file that is made shorter later makes accesses raise SIGBUS: a [guard](crate::sigbus) stands
+    /// over the mapping, and [`Region::was_cut`] tells.
     ///
     /// # Errors
     ///
@@ -168,10 +181,26 @@ impl Region {
             )
         };
         let base = NonNull::new(base.map_err(MapError::System)?.cast()).ok_or(MapError::Length)?;
-        let owner = Arc::new(Mapping(base, whole));
+        let mut mapping = Mapping {
+            base,
+            len: whole,
+            guard: None,
+        };
+        // SAFETY: the whole of a mapping, which its owner unmaps after the guard has gone. Nobody has
+        // references to it.
+        let guard = unsafe { Guard::new(base, whole) }.map_err(MapError::Guard)?;
+        let guard = mapping.guard.insert(Arc::new(guard));
+        let guard = Arc::downgrade(guard);
         let host = access::offset(base, before);
         // SAFETY: mapped just now; only the owner unmaps it.
-        Ok(unsafe { Region::new(guest, user, host, len as usize, owner) })
+        let region = unsafe { Region::new(guest, user, host, len as usize, Arc::new(mapping)) };
+        Ok(Region { guard, ..region })
+    }
+
+    /// Whether the file has become shorter than the region, and an access has found out: what was
+    /// behind its end are zeroes now, and whoever has the file cannot be trusted.
+    pub fn was_cut(&self) -> bool {
+        self.guard.upgrade().is_some_and(|guard| guard.was_cut())
     }
 
     /// The first guest address.
