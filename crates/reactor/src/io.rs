@@ -79,6 +79,15 @@ impl Io {
         sys::check(result).map(drop)
     }
 
+    /// Waits until a descriptor is writable.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn writable(&self, fd: &Arc<OwnedFd>) -> io::Result<()> {
+        let (_, result) = self.begin(Op::Writable(fd.clone())).await;
+        sys::check(result).map(drop)
+    }
+
     /// Waits until the descriptor is readable, then reads once. For small things: a signalfd,
     /// inotify, a pipe with a line in it.
     pub async fn read_fd(&self, fd: &Arc<OwnedFd>, buf: &mut [u8]) -> io::Result<usize> {

@@ -12,6 +12,7 @@
 //! | `io`, `table` | operations in flight and who owns their memory |
 //! | `uring`, `poll` | the two drivers |
 //! | `stream`, `batch`, `listener` | [`Stream`], [`SendBatch`], [`Listener`] |
+//! | `descriptors`, `peer_event` | [`FdStream`]: Unix sockets that descriptors come through; [`PeerEvent`] |
 //! | `packets` | [`Packets`]: descriptors of whole packets |
 //! | `file`, `mapping` | [`IoFile`], [`Mapping`] |
 //! | [`fuse`] | mounting FUSE file systems |
@@ -25,6 +26,7 @@ pub mod blkdev;
 #[cfg(feature = "tokio")]
 pub mod bridge;
 pub mod daemon;
+mod descriptors;
 mod event_loop;
 mod executor;
 mod file;
@@ -33,6 +35,7 @@ mod io;
 mod listener;
 mod mapping;
 mod packets;
+mod peer_event;
 mod poll;
 mod pools;
 pub mod process;
@@ -46,12 +49,14 @@ mod uring;
 mod wake;
 
 pub use batch::SendBatch;
+pub use descriptors::FdStream;
 pub use event_loop::{DriverKind, Island, Loop, Options, Progress, RingMode, Stats, Wait};
 pub use file::{FileOptions, FileVerb, IoFile};
 pub use io::Io;
 pub use listener::{Accepted, ListenAddress, Listener};
-pub use mapping::{Mapping, lock_in_memory};
+pub use mapping::{Mapping, lock_in_memory, sealed_memory};
 pub use packets::Packets;
+pub use peer_event::PeerEvent;
 pub use pools::Pools;
 pub use reactors::Reactors;
 pub use stream::Stream;

@@ -1,11 +1,12 @@
 //! Mapped memory: files seen as memory, and memory registered with a ring.
 
-use std::{fs::File, io, ptr::NonNull, sync::Arc};
+use std::{fs::File, io, os::fd::OwnedFd, ptr::NonNull, sync::Arc};
 
 use block::{
     SharedBuf, SharedMem,
     data::{Arena, BufIndex, CHUNK_ALIGN},
 };
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mlock, mmap, mmap_anonymous, munmap};
 
 /// A file's bytes, or memory of our own, as shared memory.
@@ -67,6 +68,18 @@ impl Mapping {
         // reading and writing.
         Ok(unsafe { SharedBuf::from_owner(base, len, Box::new(mapping)) })
     }
+}
+
+/// Memory without a file's name that can be handed to others: `len` zero bytes, never fewer and never
+/// more (memfd_create(2), sealed).
+///
+/// # Errors
+/// What the system says.
+pub fn sealed_memory(name: &str, len: u64) -> io::Result<OwnedFd> {
+    let fd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    ftruncate(&fd, len)?;
+    fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(fd)
 }
 
 /// Keeps memory from being swapped out, as long as it is mapped. A child of a fork starts without.

@@ -169,10 +169,8 @@ impl Poller {
                 batch.window(&mut slot.iov);
                 transmit(key, sock, &mut slot.iov)
             }
-            Op::Readable(fd) => self
-                .wait_for(key, fd)
-                .err()
-                .map(|error| -error.raw_os_error().unwrap_or(libc::EIO)),
+            Op::Readable(fd) => self.wait_for(key, fd, epoll::EventFlags::IN),
+            Op::Writable(fd) => self.wait_for(key, fd, epoll::EventFlags::OUT),
             Op::File(op) => self.offload(key, op),
         }
     }
@@ -188,7 +186,7 @@ impl Poller {
                 sock.ready.send.set(None);
                 true
             }
-            Some(Op::Readable(_)) => {
+            Some(Op::Readable(_) | Op::Writable(_)) => {
                 self.forget(key);
                 true
             }
@@ -307,17 +305,19 @@ impl Poller {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_for(&self, key: Key, fd: &OwnedFd) -> io::Result<()> {
-        let own = fd.try_clone()?;
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
-        epoll::add(
-            &self.epoll,
-            own.as_fd(),
-            epoll::EventData::new_u64(key.0),
-            flags,
-        )?;
-        self.waited.borrow_mut().insert(key.0, own);
-        Ok(())
+    /// Waits until the descriptor is ready; the result, if that failed at once.
+    fn wait_for(&self, key: Key, fd: &OwnedFd, ready: epoll::EventFlags) -> Option<i32> {
+        let add = || -> io::Result<()> {
+            let own = fd.try_clone()?;
+            let data = epoll::EventData::new_u64(key.0);
+            let flags = ready | epoll::EventFlags::ONESHOT;
+            epoll::add(&self.epoll, own.as_fd(), data, flags)?;
+            self.waited.borrow_mut().insert(key.0, own);
+            Ok(())
+        };
+        add()
+            .err()
+            .map(|error| -error.raw_os_error().unwrap_or(libc::EIO))
     }
 
     fn forget(&self, key: Key) {

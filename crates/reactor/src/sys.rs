@@ -125,13 +125,18 @@ pub(crate) fn coarse_clock() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Runs `f` (which starts a thread) with all signals blocked, so that the thread never takes one.
+/// Runs `f` (which starts a thread) with all signals blocked, so that the thread never takes one, but
+/// for those that it raises itself by an access to memory or an instruction: they end a process that
+/// has them blocked, even if it handles them.
 pub(crate) fn without_signals<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: both sets are valid, and restored as they were.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut old: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&mut all);
+        for own in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL] {
+            libc::sigdelset(&mut all, own);
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old);
         let value = f();
         libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());

@@ -40,6 +40,8 @@ pub(crate) enum Op {
     Send(Rc<Sock>, SendBatch),
     /// Wait until the descriptor is readable.
     Readable(Arc<OwnedFd>),
+    /// Wait until the descriptor is writable.
+    Writable(Arc<OwnedFd>),
     /// File I/O.
     File(FileOp),
 }

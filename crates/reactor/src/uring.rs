@@ -157,6 +157,9 @@ impl Uring {
             Op::Readable(fd) => {
                 opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32).build()
             }
+            Op::Writable(fd) => {
+                opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLOUT as u32).build()
+            }
             Op::File(op) => file_entry(op, &mut slot.iov),
         };
         self.push(entry.user_data(key.0));

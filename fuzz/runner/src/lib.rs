@@ -48,12 +48,24 @@ pub const TARGETS: &[Target] = &[
         run: exports::fuse::fuzzing::fuzz_machine,
     },
     Target {
+        name: "vhost_user_backend",
+        run: virtio::vhost_user::fuzzing::fuzz_backend,
+    },
+    Target {
         name: "nbd_uri",
         run: nbd::fuzzing::fuzz_uri,
     },
     Target {
         name: "data_program",
         run: sources::data::fuzzing::fuzz,
+    },
+    Target {
+        name: "virtio_ring",
+        run: virtio::fuzzing::fuzz_ring,
+    },
+    Target {
+        name: "virtio_blk_request",
+        run: virtio::fuzzing::fuzz_blk_request,
     },
 ];
 

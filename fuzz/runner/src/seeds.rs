@@ -36,6 +36,9 @@ struct Session {
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     let texts = match target {
         "fuse_machine" => return exports::fuse::fuzzing::seeds(),
+        "vhost_user_backend" => return virtio::vhost_user::fuzzing::seeds(),
+        "virtio_ring" => return virtio::fuzzing::ring_seeds(),
+        "virtio_blk_request" => return virtio::fuzzing::blk_seeds(),
         "data_program" => PROGRAMS,
         "nbd_uri" => URIS,
         _ => return sessions(target),

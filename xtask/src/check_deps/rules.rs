@@ -370,6 +370,7 @@ pub const RULES: &[Rule] = &[
                 "crates/exports/src/ublk",
                 "crates/exports/src/vduse",
                 "crates/exports/src/fuse",
+                "crates/exports/src/vhost_user_blk/guest.rs",
                 "fuzz/",
                 "benches/",
             ],

@@ -9,3 +9,5 @@ mod peers;
 mod sessions;
 mod simulated;
 mod suites;
+mod vhost_user_blk;
+mod vhost_user_guests;

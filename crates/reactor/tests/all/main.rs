@@ -5,6 +5,7 @@ extern crate blkit_reactor as reactor;
 mod allocations;
 mod bridge;
 mod common;
+mod descriptors;
 mod files;
 mod loops;
 mod streams;

@@ -1,0 +1,4 @@
+mod hostile;
+mod model;
+mod small;
+mod threads;
