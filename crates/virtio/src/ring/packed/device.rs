@@ -212,9 +212,10 @@ impl DeviceRing for Device {
         };
         self.begin(chain);
         let (mut place, mut slots, mut entry) = (self.avail, 0, 0);
+        // Descriptors come back when the guest sees them used: no more than the others are taken.
+        let most = self.config.size - self.slots - self.pending;
         loop {
-            // Descriptors come back when they are used: no more than all are ever taken.
-            if slots >= self.config.size - self.slots {
+            if slots >= most {
                 if let (Some(log), 1..) = (&mut self.log, slots) {
                     log.abandon();
                 }

@@ -191,6 +191,10 @@ impl DeviceRing for Device {
         match self.taken.get(usize::from(head)) {
             None => return self.fail(RingError::Beyond(head)),
             Some(true) => return self.fail(RingError::InUse(head)),
+            // So many are not all the guest's: it does not see yet that some are used.
+            Some(false) if self.in_flight + self.pending >= self.config.size => {
+                return self.fail(RingError::InUse(head));
+            }
             Some(false) => {}
         }
         self.walk(memory, head, chain)?;

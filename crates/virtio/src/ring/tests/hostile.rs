@@ -302,6 +302,34 @@ fn packed_rings_that_never_end() {
     assert_eq!(device.in_flight(), 0);
 }
 
+/// What was pushed and not published is still the device's: a guest cannot give it again.
+#[test]
+fn descriptors_given_again_before_they_are_seen_used() {
+    let mut raw = Raw::new(4);
+    for head in 0..4 {
+        raw.describe(head, split(DATA, 1, 0, 0));
+    }
+    raw.offer(&[0, 1, 2, 3], 4);
+    for _ in 0..4 {
+        let token = raw.pop().unwrap().unwrap();
+        raw.device.push(token, 0);
+    }
+    raw.offer(&[0, 1, 2, 3], 8);
+    assert_eq!(raw.pop().unwrap_err(), RingError::InUse(0));
+    let rig = Rig::new(config(4));
+    let areas = rig.areas::<Packed>();
+    let (mut device, mut chain) = (Packed::logged(&rig), Chain::new());
+    for index in 0..4 {
+        areas.descriptors.write(index * 16, &packed(DATA, 1, 7, 0));
+        let token = device.pop(&rig.memory, &mut chain).unwrap().unwrap();
+        device.push(token, 0);
+    }
+    areas.descriptors.store16(14, 1 << 15);
+    let refused = device.pop(&rig.memory, &mut chain).unwrap_err();
+    assert_eq!(refused, RingError::Loop);
+    assert!(device.publish());
+}
+
 /// Every word is read once: a guest that changes the ring between any two reads changes nothing that
 /// was checked, and nothing that is done afterwards is outside of memory.
 fn flips<F: Format>() {
