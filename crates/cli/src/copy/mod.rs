@@ -70,6 +70,7 @@ fn copy(name: &str, options: &Options) -> Result<()> {
             options,
             reactor: &reactor,
             near: false,
+            ahead: 0,
             far: false,
             current: RefCell::default(),
             ledger,
@@ -146,6 +147,8 @@ struct Run<'a> {
     reactor: &'a Reactor,
     /// Both ends are on this machine.
     near: bool,
+    /// Bytes on their way at first.
+    ahead: u64,
     /// A server took its time to answer.
     far: bool,
     /// For whoever stops it.
@@ -176,10 +179,15 @@ const QUEUE: u64 = 64 << 20;
 /// A server that is connected to only after this is far: that takes it some five answers.
 const FAR: Duration = Duration::from_millis(50);
 
-/// Requests at first. What has been read from a near disk before it can be written only falls out of
-/// the processor's cache; servers work on several requests at a time.
-const fn ahead(near: bool) -> u64 {
-    if near { 4 } else { 8 }
+/// Bytes on their way at first. What has been read from a near disk before it can be written only
+/// falls out of the processor's cache; a server works on several requests at a time, and the more it
+/// finds, the less often either side has to be woken.
+fn ahead(source_is_near: bool, into_is_near: bool) -> u64 {
+    match (source_is_near, into_is_near) {
+        (true, true) => 1 << 20,
+        (true, false) => 2 << 20,
+        (false, _) => 32 << 20,
+    }
 }
 
 /// Reads ahead of standard output.
@@ -210,6 +218,7 @@ impl Run<'_> {
         match (from, into) {
             (From::Disk(source), into) => {
                 self.near = source.is_near() && into.is_near();
+                self.ahead = ahead(source.is_near(), into.is_near());
                 let (started, source) = source.into_parts();
                 let disk = self
                     .open(source, started.is_none(), Access::ReadOnly)
@@ -440,7 +449,7 @@ impl Run<'_> {
             largest_request,
             requests: requests as usize,
             ahead: match options.requests {
-                None if !self.far => ahead(self.near) * request_size,
+                None if !self.far => self.ahead.min(queue_size),
                 _ => queue_size,
             },
             queue_size,
