@@ -266,7 +266,7 @@ fn ring(used: u64) -> Vec<Message<()>> {
 /// requests that no disk knows.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for split in [255, 12, 5] {
+    for split in [255, 200, 64, 40, 20, 12, 5] {
         let mut seed = Vec::new();
         for message in session() {
             pieces(&message.encode(true), split, &mut seed);
