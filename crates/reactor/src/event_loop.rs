@@ -278,8 +278,12 @@ impl Loop {
             }
             // What it asked for goes out with the call that waits.
             self.watch_time(|| self.run());
-            while !self.ops.executor.root_woken() {
+            // Once in any case: a future that always has something to do is not alone here.
+            loop {
                 self.step(Wait::Forever);
+                if self.ops.executor.root_woken() {
+                    break;
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,7 @@ on_both! {
     doorbells_ring_at_the_end
     idle_costs_nothing
     slow_turns_are_counted
+    a_future_that_never_waits_sees_the_time
     close_with_everything_outstanding
     close_waits_for_jobs_of_requests
     remotes_come_home
@@ -312,6 +314,55 @@ fn slow_turns_are_counted(mut made: Loop) {
     made.block_on(reactor.sleep(Duration::from_millis(1)));
     // On a busy machine others may have been slow too.
     assert!(made.stats().slow_turns >= 1);
+}
+
+fn a_future_that_never_waits_sees_the_time(mut made: Loop) {
+    let reactor = made.reactor().clone();
+    let (rung, root) = (
+        Rc::new(Cell::new(false)),
+        Rc::new(RefCell::new(None::<Waker>)),
+    );
+    let (handle, seen) = (reactor.clone(), rung.clone());
+    reactor.spawn(async move {
+        handle.sleep(Duration::from_millis(5)).await;
+        seen.set(true);
+    });
+    // It wakes the other at every turn, and is woken by it.
+    let (waker, seen) = (root.clone(), rung.clone());
+    reactor.spawn(std::future::poll_fn(move |cx| {
+        if let Some(root) = waker.borrow_mut().take() {
+            root.wake();
+        }
+        cx.waker().wake_by_ref();
+        if seen.get() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }));
+    let begin = Instant::now();
+    made.block_on(std::future::poll_fn(|cx| {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "no timer went off"
+        );
+        *root.borrow_mut() = Some(cx.waker().clone());
+        if rung.get() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }));
+    // One that wakes itself.
+    let mut sleep = std::pin::pin!(reactor.sleep(Duration::from_millis(5)));
+    made.block_on(std::future::poll_fn(|cx| {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "no timer went off"
+        );
+        cx.waker().wake_by_ref();
+        sleep.as_mut().poll(cx)
+    }));
 }
 
 fn close_with_everything_outstanding(made: Loop) {
