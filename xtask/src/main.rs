@@ -14,6 +14,7 @@ mod go;
 mod python;
 mod soak;
 mod tool;
+mod vm;
 mod without_io_uring;
 
 use std::process::ExitCode;
@@ -66,6 +67,11 @@ const COMMANDS: &[Command] = &[
         name: "python",
         about: "build the Python modules and run their tests (--wheel: with maturin)",
         run: python::run,
+    },
+    Command {
+        name: "vm",
+        about: "a command in a throw-away Linux guest: prepare, run",
+        run: vm::run,
     },
     Command {
         name: "without-io-uring",
