@@ -11,7 +11,7 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-use crate::life::tls::TlsMode;
+use crate::{life::tls::TlsMode, vhost_user::DiskConfig};
 
 /// Makes any bytes a disk, and any disk reachable.
 #[derive(Parser, Debug)]
@@ -36,9 +36,10 @@ pub struct Cli {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Serve a source to NBD clients
+    /// Serve a source to NBD clients, and to virtual machines
     ///
-    /// On standard output, one line tells the URI once clients may connect (not with --run).
+    /// On standard output, one line tells the URI once clients may connect (not with --run); for a
+    /// disk of virtual machines, the path of its socket.
     /// SIGTERM, SIGINT, SIGQUIT or SIGHUP stop the server: it answers what is in flight, for at
     /// most 30 seconds. A second signal stops it at once.
     Serve(Box<ServeArgs>),
@@ -117,7 +118,8 @@ pub struct ToolArgs {
                   blkit serve disk.img\n  \
                   blkit serve -U /tmp/ram.sock memory 1G\n  \
                   blkit serve --filter cow --filter delay disk.img rdelay=5ms\n  \
-                  blkit serve -r /srv/images --run 'nbdinfo --list \"$uri\"'\n\n\
+                  blkit serve -r /srv/images --run 'nbdinfo --list \"$uri\"'\n  \
+                  blkit serve disk.img --vhost-user /run/disk.sock,num-queues=4\n\n\
                   Exit status: 0 after a clean stop, 1 for any error; with --run, that of the \
                   command (128+N if signal N killed it)."
 )]
@@ -147,11 +149,17 @@ pub struct ServeArgs {
     #[arg(short, long, value_name = "ADDRESS")]
     pub ip_addr: Vec<IpAddr>,
 
+    /// Serve a disk to virtual machines by vhost-user, on this Unix socket or on a descriptor (fd=N);
+    /// 'blkit help vhost-user' lists the keys. NBD is served beside it only if one of the three
+    /// options above is given. May be repeated
+    #[arg(long, value_name = "PATH[,KEY=VALUE...]", value_parser = DiskConfig::parse)]
+    pub vhost_user: Vec<DiskConfig>,
+
     #[command(flatten)]
     pub tls: TlsArgs,
 
-    /// Run a shell command with $uri (also $nbd), $unixsocket and $port set, serve while it runs,
-    /// on a private Unix socket unless told otherwise, and exit with its status
+    /// Run a shell command with $uri (also $nbd), $unixsocket, $port and $vhostuser set, serve while it
+    /// runs, on a private Unix socket unless told otherwise, and exit with its status
     #[arg(long, value_name = "COMMAND")]
     pub run: Option<String>,
     /// Write the process number here once clients may connect; removed at exit

@@ -28,6 +28,7 @@ mod serve;
 mod shell;
 mod tools;
 mod topics;
+mod vhost_user;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 

@@ -11,7 +11,7 @@ use std::{
     any::Any,
     ffi::OsString,
     io::{self, Write},
-    os::unix::process::parent_id,
+    os::unix::{ffi::OsStrExt, process::parent_id},
     path::Path,
     process::ExitCode,
 };
@@ -25,12 +25,13 @@ use crate::{
     args::{ServeArgs, TlsArgs},
     life::{
         captive::{self, Captive},
+        disks::Plan,
         listen::{self, Endpoints, LOOPBACK},
         pid_file::PidFile,
         server::{self, Clients, Service},
         tls,
     },
-    parameters,
+    parameters, vhost_user,
 };
 
 /// Serves until told to stop, or while the command of `--run` runs.
@@ -49,8 +50,8 @@ pub fn serve(registry: &Registry, options: &ServeArgs) -> Result<ExitCode> {
     let spec = registry.resolve(&options.source, &options.filters, &words)?;
     let built = registry.build(&spec)?;
     built.source.ready()?;
-    let mut endpoints = bind(options)?;
-    if let Tls::Require(_) = tls {
+    let mut places = Places::bind(options)?;
+    if let (Tls::Require(_), Some(endpoints)) = (&tls, &mut places.nbd) {
         endpoints.require_tls(&tls::queries(&options.tls.config()));
     }
     process::block_signals(process::TERMINATION)
@@ -61,14 +62,15 @@ pub fn serve(registry: &Registry, options: &ServeArgs) -> Result<ExitCode> {
     }
     match &options.run {
         None => {
-            let uri = endpoints.uri().to_owned();
-            let service = service(options, tls, false, move || {
+            let text = places.announcement();
+            let announce = move || {
                 let mut out = io::stdout().lock();
-                writeln!(out, "{uri}").and_then(|()| out.flush())
-            });
-            server::run(service, built.source, endpoints)
+                out.write_all(&text).and_then(|()| out.flush())
+            };
+            let service = service(options, tls, false, places.disks, announce);
+            server::run(service, built.source, places.nbd.unwrap_or_default())
         }
-        Some(command) => split(options, tls, command, built, endpoints),
+        Some(command) => split(options, tls, command, built, places),
     }
 }
 
@@ -78,7 +80,69 @@ fn encryption(options: &TlsArgs) -> Result<Tls> {
     loaded.map_err(|error| Error::new(ErrorKind::Config, error.to_string()))
 }
 
-/// Binds what the options ask for.
+/// Where clients connect.
+struct Places {
+    /// `None` if NBD is not served.
+    nbd: Option<Endpoints>,
+    disks: Vec<Plan>,
+}
+
+impl Places {
+    /// Binds what the options ask for.
+    fn bind(options: &ServeArgs) -> Result<Places> {
+        let tcp = options.port.is_some() || !options.ip_addr.is_empty();
+        let nbd = options.vhost_user.is_empty() || tcp || options.unix.is_some();
+        let disks = options.vhost_user.iter();
+        Ok(Places {
+            nbd: nbd.then(|| bind(options)).transpose()?,
+            disks: disks
+                .map(|disk| vhost_user::bind(disk, options.read_only))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// What is told on standard output: a line for each.
+    fn announcement(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Some(endpoints) = &self.nbd {
+            text.extend_from_slice(endpoints.uri().as_bytes());
+            text.push(b'\n');
+        }
+        for path in self
+            .disks
+            .iter()
+            .filter_map(|disk| disk.endpoints.unix_socket())
+        {
+            text.extend_from_slice(path.as_os_str().as_bytes());
+            text.push(b'\n');
+        }
+        text
+    }
+
+    /// What the command of `--run` is told.
+    fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let nbd = self.nbd.as_ref();
+        let uri = || nbd.map(Endpoints::uri).unwrap_or_default().into();
+        let port = nbd.and_then(Endpoints::port).map(|port| port.to_string());
+        let socket = nbd.and_then(Endpoints::unix_socket).map(Path::as_os_str);
+        let disk = self
+            .disks
+            .iter()
+            .find_map(|disk| disk.endpoints.unix_socket());
+        vec![
+            ("uri", uri()),
+            ("nbd", uri()),
+            ("port", port.unwrap_or_default().into()),
+            ("unixsocket", socket.unwrap_or_default().into()),
+            (
+                "vhostuser",
+                disk.map(Path::as_os_str).unwrap_or_default().into(),
+            ),
+        ]
+    }
+}
+
+/// Binds what the options ask for, for NBD.
 fn bind(options: &ServeArgs) -> Result<Endpoints> {
     let private = || listen::bind_private(std::env::temp_dir(), "blkit-");
     let tcp = options.port.is_some() || !options.ip_addr.is_empty();
@@ -108,7 +172,7 @@ fn split(
     tls: Tls,
     command: &str,
     built: Built,
-    endpoints: Endpoints,
+    places: Places,
 ) -> Result<ExitCode> {
     let (ready, mut announce) =
         io::pipe().map_err(|error| Error::io("cannot make a pipe", error))?;
@@ -119,9 +183,11 @@ fn split(
             drop((announce, built));
             let captive = Captive {
                 command: command.into(),
-                variables: variables(&endpoints),
+                variables: places.variables(),
                 tell: |text| eprintln!("blkit: {text}"),
             };
+            let disks = places.disks.into_iter().map(|disk| disk.endpoints);
+            let endpoints = places.nbd.into_iter().chain(disks).collect();
             captive::run(&captive, endpoints, server, ready)
         }
         Forked::Child => {
@@ -130,22 +196,11 @@ fn split(
                 .map_err(|error| Error::io("cannot watch the parent process", error))?;
             process::detach_standard_streams()
                 .map_err(|error| Error::io("cannot open /dev/null", error))?;
-            let service = service(options, tls, true, move || announce.write_all(b"."));
-            server::run(service, built.source, endpoints)
+            let announce = move || announce.write_all(b".");
+            let service = service(options, tls, true, places.disks, announce);
+            server::run(service, built.source, places.nbd.unwrap_or_default())
         }
     }
-}
-
-/// What the command is told.
-fn variables(endpoints: &Endpoints) -> Vec<(&'static str, OsString)> {
-    let port = endpoints.port().map(|port| port.to_string());
-    let socket = endpoints.unix_socket().map(Path::as_os_str);
-    vec![
-        ("uri", endpoints.uri().into()),
-        ("nbd", endpoints.uri().into()),
-        ("port", port.unwrap_or_default().into()),
-        ("unixsocket", socket.unwrap_or_default().into()),
-    ]
 }
 
 /// How the options want it served; `announce` tells whoever waits for the server.
@@ -153,6 +208,7 @@ fn service(
     options: &ServeArgs,
     tls: Tls,
     captive: bool,
+    disks: Vec<Plan>,
     announce: impl FnOnce() -> io::Result<()> + 'static,
 ) -> Service {
     let pid_file = options.pid_file.clone();
@@ -168,6 +224,7 @@ fn service(
         io: options.io,
         sandbox: options.sandbox,
         captive,
+        disks,
         clients: Clients::Many,
         ready: Box::new(move || {
             let pid_file = pid_file.as_deref().map(PidFile::write).transpose()?;

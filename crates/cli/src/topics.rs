@@ -3,9 +3,10 @@
 use std::{io::Write, process::ExitCode};
 
 use block::{Error, Result};
+use config::Config as _;
 use graph::{Entry, Registry};
 
-use crate::args;
+use crate::{args, vhost_user::DiskConfig};
 
 /// Prints a text on standard output. A reader that has seen enough (`| head`) is no error.
 ///
@@ -50,11 +51,16 @@ pub fn help(registry: &Registry, topic: Option<&str>) -> Result<String> {
     texts.extend(source.map(|entry| format!("Source {}", entry.schema.help())));
     let filter = registry.filters().iter().find(|entry| entry.name == topic);
     texts.extend(filter.map(|entry| format!("Filter {}", entry.schema.help())));
+    let disk = DiskConfig::schema();
+    if topic == disk.name {
+        texts.push(format!("blkit serve --{topic}\n\n{}", disk.help()));
+    }
     if texts.is_empty() {
         let commands = args::commands();
         let known = commands
             .iter()
             .map(String::as_str)
+            .chain([disk.name])
             .chain(registry.sources().iter().map(|entry| entry.name))
             .chain(registry.filters().iter().map(|entry| entry.name));
         return Err(graph::unknown("topic", topic, known));

@@ -38,12 +38,14 @@ pub struct Captive {
 /// The server did not start (it has said why), or the command could not be run.
 pub fn run(
     captive: &Captive,
-    mut endpoints: Endpoints,
+    mut endpoints: Vec<Endpoints>,
     server: i32,
     mut ready: PipeReader,
 ) -> Result<ExitCode> {
     // Were these left open, clients of a dead server would wait for ever.
-    drop(endpoints.take_sockets());
+    endpoints
+        .iter_mut()
+        .for_each(|endpoints| drop(endpoints.take_sockets()));
     let mut byte = [0];
     if ready.read(&mut byte).unwrap_or(0) == 0 {
         let ended = process::wait_for(server);

@@ -27,6 +27,7 @@ use tempfile::TempDir;
 pub const UNIX_PATH_MAX: usize = 107;
 
 /// Bound sockets, and how clients name them.
+#[derive(Default)]
 pub struct Endpoints {
     sockets: Vec<OwnedFd>,
     uri: String,
@@ -42,11 +43,7 @@ impl Endpoints {
     pub fn of_sockets(sockets: Vec<OwnedFd>) -> Endpoints {
         Endpoints {
             sockets,
-            uri: String::new(),
-            port: None,
-            path: None,
-            file: None,
-            _directory: None,
+            ..Endpoints::default()
         }
     }
 

@@ -13,7 +13,12 @@ use reactor::{
     process::{self, Signals},
 };
 
-use super::{listen::Endpoints, sandbox, stop::Stop};
+use super::{
+    disks::{Disk, Plan},
+    listen::Endpoints,
+    sandbox,
+    stop::Stop,
+};
 
 /// How long clients get for what is in flight when the server stops.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -33,6 +38,8 @@ pub struct Service {
     pub sandbox: bool,
     /// A command owns the terminal: its keys do not end the server.
     pub captive: bool,
+    /// Disks for virtual machines.
+    pub disks: Vec<Plan>,
     /// Who is served.
     pub clients: Clients,
     /// Called when clients may connect; what it returns is kept until the end.
@@ -57,7 +64,7 @@ pub enum Clients {
 /// # Errors
 /// It cannot start.
 pub fn run(
-    service: Service,
+    mut service: Service,
     source: Arc<dyn Source>,
     mut endpoints: Endpoints,
 ) -> Result<ExitCode> {
@@ -66,11 +73,7 @@ pub fn run(
     }
     let signals = Signals::new(process::TERMINATION)
         .map_err(|error| Error::io("cannot make a signalfd", error))?;
-    let listeners = endpoints
-        .take_sockets()
-        .into_iter()
-        .map(Listener::from_fd)
-        .collect::<Result<Vec<_>>>()?;
+    let listeners = listeners(&mut endpoints)?;
     let threads = service
         .threads
         .unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
@@ -99,27 +102,36 @@ pub fn run(
     let mut life = Life {
         reactor: main.reactor().clone(),
         source,
+        host,
         server,
+        disks: Vec::new(),
         homes: (0..others.len()).map(|i| others.inbox(i).clone()).collect(),
         stop,
         captive: service.captive,
         clients: service.clients,
     };
     life.watch_signals(signals);
-    let served = main.block_on(life.serve(listeners, service.ready));
+    let served = main.block_on(life.serve(listeners, &mut service.disks, service.ready));
     drop(life);
     others.stop(CLOSE);
     main.close(CLOSE);
     // Files go last: whoever waits for that knows that the process is done.
-    drop(endpoints);
+    drop((endpoints, service.disks));
     served.map(|_until_now| ExitCode::SUCCESS)
+}
+
+fn listeners(endpoints: &mut Endpoints) -> Result<Vec<Listener>> {
+    let sockets = endpoints.take_sockets().into_iter();
+    sockets.map(Listener::from_fd).collect()
 }
 
 /// What the serving process is made of.
 struct Life {
     reactor: Reactor,
     source: Arc<dyn Source>,
+    host: Arc<HostServices>,
     server: Arc<Server>,
+    disks: Vec<Arc<Disk>>,
     homes: Vec<Arc<Inbox>>,
     stop: Stop,
     captive: bool,
@@ -132,6 +144,7 @@ impl Life {
     async fn serve<T>(
         &mut self,
         listeners: Vec<Listener>,
+        disks: &mut [Plan],
         announce: impl FnOnce() -> Result<T>,
     ) -> Result<Option<T>> {
         let asked = self.stop.requested(1);
@@ -139,6 +152,11 @@ impl Life {
             First::Left(started) => started?,
             // Told to stop before it began: nothing was promised to anybody.
             First::Right(()) => return Ok(None),
+        }
+        let opened = self.open_disks(disks).await;
+        if opened.is_err() {
+            self.drain().await;
+            return opened.map(|()| None);
         }
         for listener in listeners {
             let (server, reactor, homes) = (
@@ -159,6 +177,34 @@ impl Life {
         }
         self.drain().await;
         announced.map(Some)
+    }
+
+    /// Opens the disks of virtual machines, and listens for these.
+    async fn open_disks(&mut self, plans: &mut [Plan]) -> Result<()> {
+        for plan in plans {
+            let listeners = listeners(&mut plan.endpoints)?;
+            let host = self.host.clone();
+            let disk = Disk::open(&self.reactor, &self.source, host, plan).await?;
+            self.disks.push(disk.clone());
+            for listener in listeners {
+                let (disk, reactor) = (disk.clone(), self.reactor.clone());
+                let homes = self.homes.clone();
+                self.reactor.spawn(async move {
+                    disk.accept_loop(&reactor, listener, &homes).await;
+                });
+            }
+            if let Some(fd) = plan.connected.take() {
+                let (reactor, stop) = (self.reactor.clone(), self.stop.clone());
+                self.reactor.spawn(async move {
+                    if let Err(error) = disk.serve_socket(&reactor, fd).await {
+                        tracing::warn!("{}", error.chain());
+                    }
+                    // It was all there was to do.
+                    stop.request();
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Serves one client to its end, unless asked to stop before.
@@ -186,6 +232,17 @@ impl Life {
             tracing::warn!("{} connections are cut off", self.server.connections());
             self.server.abort();
             first(self.server.drained(), self.reactor.sleep(CLOSE)).await;
+        }
+        for disk in &self.disks {
+            disk.stop();
+        }
+        for disk in &self.disks {
+            let patience = first(self.stop.requested(2), self.reactor.sleep(DRAIN));
+            if let First::Right(_) = first(disk.drained(), patience).await {
+                tracing::warn!("a request of a virtual machine does not end in time");
+            } else if let Err(error) = disk.close(&self.reactor).await {
+                tracing::warn!("{}", error.chain());
+            }
         }
         let patience = first(self.stop.requested(2), self.reactor.sleep(DRAIN));
         if let First::Right(_) = first(self.source.stop(&self.reactor), patience).await {

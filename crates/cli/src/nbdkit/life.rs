@@ -74,13 +74,7 @@ pub fn serve(
         .ready()
         .map_err(|error| Mistake::Error(words::told(&error)))?;
 
-    let places = match (activation, &streams) {
-        (Some(count), _) => {
-            Places::inherited(daemon::inherited_descriptors(count).map_err(cannot("LISTEN_FDS"))?)
-        }
-        (None, Some(_)) => Places::standard_streams(),
-        (None, None) => labelled(options, || Places::bind(options))?,
-    };
+    let places = places(activation, options)?;
     let identity = Identity::find(options)?;
     process::block_signals(process::TERMINATION).map_err(cannot("cannot block signals"))?;
     let service = Service {
@@ -89,6 +83,7 @@ pub fn serve(
         io: DriverKind::Auto,
         sandbox: false,
         captive: options.run.is_some(),
+        disks: Vec::new(),
         clients: match streams {
             Some((input, output)) => Clients::One { input, output },
             None => Clients::Many,
@@ -113,6 +108,18 @@ pub fn serve(
         start.foreground()
     } else {
         start.background()
+    }
+}
+
+/// Where clients connect: sockets of the parent's, `activation` in number, or our own.
+fn places(activation: Option<u32>, options: &Options) -> Result<Places, Mistake> {
+    match activation {
+        Some(count) => {
+            let sockets = daemon::inherited_descriptors(count).map_err(cannot("LISTEN_FDS"))?;
+            Ok(Places::inherited(sockets))
+        }
+        None if options.single => Ok(Places::standard_streams()),
+        None => labelled(options, || Places::bind(options)),
     }
 }
 
@@ -189,7 +196,7 @@ impl Start<'_> {
                     tell: messages::plain,
                 };
                 drop((self.source, self.service));
-                let ended = captive::run(&captive, self.places.endpoints, server, ready);
+                let ended = captive::run(&captive, vec![self.places.endpoints], server, ready);
                 ended.map_err(|error| Mistake::Error(words::told(&error)))
             }
             Forked::Child => {

@@ -136,15 +136,21 @@ impl Server {
 
     /// Waits for its end: its status, and the lines of its standard error. It has printed nothing
     /// but the URI.
-    pub fn end(mut self) -> (ExitStatus, String) {
+    pub fn end(self) -> (ExitStatus, String) {
+        let (status, errors, more) = self.end_with_output();
+        assert_eq!(more, "", "standard output has one line");
+        (status, errors)
+    }
+
+    /// As [`Server::end`], with what it has printed after the URI.
+    pub fn end_with_output(mut self) -> (ExitStatus, String, String) {
         let status = wait(&mut self.child);
         let mut more = String::new();
         self.stdout.read_to_string(&mut more).expect("reads");
-        assert_eq!(more, "", "standard output has one line");
         let mut errors = String::new();
         let mut stderr = self.child.stderr.take().expect("a pipe");
         stderr.read_to_string(&mut errors).expect("reads");
-        (status, errors)
+        (status, errors, more)
     }
 
     /// Asks it to stop, and asserts that it does so cleanly and silently.

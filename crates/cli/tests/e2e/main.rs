@@ -28,4 +28,5 @@ mod shell;
 mod sources;
 mod tls;
 mod upstream;
+mod vhost_user;
 mod vsock;

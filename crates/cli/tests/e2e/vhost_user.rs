@@ -1,0 +1,125 @@
+//! Disks for virtual machines: `blkit serve --vhost-user`.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use crate::{
+    bench::{Place, have, output, wait},
+    raw::Raw,
+};
+
+/// A boot sector: the BIOS reads it from the disk and runs it. It reads the next sector, adds 1 to
+/// its first byte, writes it back, and ends the machine with that byte.
+const BOOT: &[u8] = &[
+    0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0,
+    0xfb, // cli; xor ax,ax; mov ds,ax; mov es,ax; sti
+    0xb8, 0x01, 0x02, 0xb9, 0x02, 0x00, 0xb6, 0x00, // mov ax,0x0201; mov cx,2; mov dh,0
+    0xbb, 0x00, 0x80, 0xcd, 0x13, // mov bx,0x8000; int 0x13
+    0xfe, 0x06, 0x00, 0x80, // inc byte [0x8000]
+    0xb8, 0x01, 0x03, 0xb9, 0x02, 0x00, 0xb6, 0x00, // mov ax,0x0301; mov cx,2; mov dh,0
+    0xbb, 0x00, 0x80, 0xcd, 0x13, // mov bx,0x8000; int 0x13
+    0xa0, 0x00, 0x80, 0xba, 0xf4, 0x00, 0xee, // mov al,[0x8000]; mov dx,0xf4; out dx,al
+    0xf4, // hlt
+];
+
+/// A disk of 1 MiB that boots, with 20 in its second sector.
+fn bootable(place: &Place) -> std::path::PathBuf {
+    let mut image = vec![0; 1 << 20];
+    image[..BOOT.len()].copy_from_slice(BOOT);
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    image[512] = 20;
+    let path = place.path("disk.img");
+    fs::write(&path, image).expect("writes");
+    path
+}
+
+/// A machine that boots from the disk behind a socket.
+fn boot(place: &Place, socket: &Path, device: &str) -> Child {
+    let chardev = format!("socket,id=c,path={}", socket.display());
+    let device = format!("vhost-user-blk-pci,chardev=c,bootindex=1,disable-legacy=on{device}");
+    let mut command: Command = place.command("qemu-system-x86_64");
+    command.args(["-machine", "pc,accel=tcg,memory-backend=m", "-m", "64"]);
+    command.args(["-object", "memory-backend-memfd,id=m,size=64M,share=on"]);
+    command.args(["-chardev", &chardev, "-device", &device]);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]);
+    command.args([
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-net",
+        "none",
+    ]);
+    command.stdin(Stdio::null()).spawn().expect("starts")
+}
+
+/// The byte that the machine ended with.
+fn booted(mut qemu: Child) -> i32 {
+    // isa-debug-exit: 2 * byte + 1.
+    wait(&mut qemu).code().expect("it exits") / 2
+}
+
+#[test]
+fn a_machine_boots_while_nbd_serves_the_same_disk() {
+    if !have(&["qemu-system-x86_64"]) {
+        return;
+    }
+    for driver in ["auto", "poll"] {
+        let place = Place::new();
+        let disk = bootable(&place);
+        let words = ["--io", driver, "--sandbox", "disk.img", "--vhost-user", "v"];
+        let server = place.serve_here(&words);
+        assert_eq!(booted(boot(&place, &place.path("v"), "")), 21);
+        assert_eq!(booted(boot(&place, &place.path("v"), ",packed=on")), 22);
+        assert_eq!(booted(boot(&place, &place.path("v"), ",num-queues=4")), 23);
+        let mut raw = Raw::connect(&place.path("s"));
+        raw.ask_read(512, 1);
+        assert_eq!(raw.answer(1), Ok(vec![23]));
+        drop(raw);
+        server.signal(reactor::process::TERMINATE);
+        let path = place.path("v").display().to_string();
+        let (status, errors, more) = server.end_with_output();
+        assert!(status.success() && errors.is_empty(), "{errors}");
+        assert_eq!(more.trim_end(), path, "the second line is its socket");
+        assert_eq!(fs::read(disk).expect("reads")[512], 23);
+        assert_eq!(place.names(), ["disk.img"], "nothing stays behind");
+    }
+}
+
+#[test]
+fn without_more_only_vhost_user_is_served() {
+    let place = Place::new();
+    let server = place.serve(&["null", "1M", "--vhost-user", "v,num-queues=2"]);
+    assert_eq!(server.uri, place.path("v").display().to_string());
+    assert_eq!(place.names(), ["v"]);
+    // One that connects and says nothing does not keep the server.
+    let silent = std::os::unix::net::UnixStream::connect(place.path("v")).expect("connects");
+    server.stop();
+    drop(silent);
+    assert_eq!(place.names(), [""; 0]);
+}
+
+#[test]
+fn a_disk_that_cannot_be_opened_keeps_the_server_from_starting() {
+    let place = Place::new();
+    fs::create_dir(place.path("d")).expect("makes");
+    let words = ["serve", "./d", "--vhost-user", "v,export=nosuch"];
+    let output = output(&mut place.blkit(&words));
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("nosuch"), "{errors}");
+    assert_eq!(place.names(), ["d"]);
+}
+
+#[test]
+fn a_command_is_told_of_the_socket() {
+    let place = Place::new();
+    let script = "test -S \"$vhostuser\" && test -z \"$uri\" && echo \"$vhostuser\"";
+    let words = ["serve", "null", "1M", "--vhost-user", "-", "--run", script];
+    let told = crate::bench::run(&mut place.blkit(&words));
+    assert!(told.trim_end().ends_with("/socket"), "{told}");
+    assert_eq!(place.names(), [""; 0]);
+}
