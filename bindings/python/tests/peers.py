@@ -38,6 +38,13 @@ def finish(h):
         h.poll(-1)
 
 
+def listens(path):
+    """Whether somebody listens on this Unix socket: its file is there a moment earlier."""
+    with open("/proc/net/unix") as sockets:
+        words = [line.split() for line in sockets]
+    return any(len(w) > 7 and w[3] == "00010000" and w[7] == path for w in words)
+
+
 class Server:
     """nbdkit for a with statement, on a Unix socket unless told otherwise."""
 
@@ -53,7 +60,7 @@ class Server:
         if self.is_on_socket:
             head += ["-U", self.socket]
         self.process = subprocess.Popen([*head, *self.words])
-        while self.is_on_socket and not os.path.exists(self.socket):
+        while self.is_on_socket and not listens(self.socket):
             if self.process.poll() is not None:
                 raise RuntimeError("nbdkit ended")
             time.sleep(0.01)

@@ -115,7 +115,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        while !socket.exists() {
+        while !testkit::listens(&socket) {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         Server { process, directory }

@@ -129,7 +129,7 @@ fn nbdkit_is_a_server_too() {
         Ok(server) => server,
         Err(error) => return println!("SKIP: nbdkit: {error}"),
     };
-    eventually("nbdkit listens", || socket.exists());
+    eventually("nbdkit listens", || testkit::listens(&socket));
     let uri = format!("nbd+unix:///?socket={}", socket.display());
     let disk = Disk::builder(uri)
         .param("connections", 4)

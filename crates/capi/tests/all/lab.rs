@@ -128,7 +128,7 @@ impl Place {
         let socket = self.path(name);
         let mut command = self.command("nbdkit");
         command.args(["-f", "-U"]).arg(&socket).args(words);
-        Server::start(&mut command, || socket.exists())
+        Server::start(&mut command, || testkit::listens(&socket))
     }
 
     /// `nbdkit` that listens on a port.

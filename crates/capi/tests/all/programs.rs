@@ -97,7 +97,7 @@ fn qemu(place: &Place) -> Setup {
         .arg(&socket)
         .arg(&image);
     Setup {
-        _server: Some(Server::start(&mut command, || socket.exists())),
+        _server: Some(Server::start(&mut command, || testkit::listens(&socket))),
         arguments: vec![socket.into()],
     }
 }

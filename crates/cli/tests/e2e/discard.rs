@@ -244,7 +244,7 @@ fn it_says_what_nbddiscard_says() {
     let mut nbdkit = place.command("nbdkit");
     nbdkit.args(["-f", "-U"]).arg(&socket);
     let mut server = nbdkit.args(["file", "disk.img"]).spawn().expect("starts");
-    crate::bench::eventually("nbdkit", || socket.exists());
+    crate::bench::eventually("nbdkit", || testkit::listens(&socket));
     let uri = format!("nbd+unix:///?socket={}", socket.display());
     for options in [
         &["-c"][..],

@@ -44,7 +44,7 @@ fn it_tells_what_nbddump_tells() {
         let mut nbdkit = place.command("nbdkit");
         nbdkit.args(["-f", "-U"]).arg(&socket);
         let mut server = nbdkit.arg("file").arg(path).spawn().expect("starts");
-        eventually("nbdkit", || socket.exists());
+        eventually("nbdkit", || testkit::listens(&socket));
         let uri = format!("nbd+unix:///?socket={}", socket.display());
         for options in [
             &[][..],

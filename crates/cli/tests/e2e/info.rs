@@ -91,7 +91,7 @@ fn it_tells_what_nbdinfo_tells() {
             .args(words)
             .spawn()
             .expect("starts");
-        crate::bench::eventually("nbdkit", || socket.exists());
+        crate::bench::eventually("nbdkit", || testkit::listens(&socket));
         let uri = format!("nbd+unix:///?socket={}", socket.display());
         for question in QUESTIONS {
             let asked = [question, &[uri.as_str()][..]].concat();

@@ -223,7 +223,7 @@ impl Nbdkit {
             .spawn()
             .expect("nbdkit starts");
         let started = Nbdkit(child);
-        eventually("nbdkit listens", || socket.exists());
+        eventually("nbdkit listens", || testkit::listens(&socket));
         Some(started)
     }
 }
