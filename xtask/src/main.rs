@@ -70,7 +70,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "vm",
-        about: "a command in a throw-away Linux guest: prepare, run",
+        about: "a command in a throw-away Linux guest: prepare, run, test",
         run: vm::run,
     },
     Command {

@@ -20,6 +20,7 @@ const MEASURED: &[&str] = &[
     "blkit-load",
     "blkit-gates",
     "blkit-fuzz-runner",
+    "blkit-vmtests",
 ];
 
 /// How to build.

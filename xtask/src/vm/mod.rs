@@ -1,4 +1,4 @@
-//! `cargo xtask vm prepare|run`: a command in a throw-away Linux guest.
+//! `cargo xtask vm prepare|run|test`: a command in a throw-away Linux guest.
 //!
 //! Kernel interfaces that this machine lacks (ublk, vDPA, VFIO, NVMe, nbd) are tried in a guest: QEMU
 //! boots Debian's cloud kernel with an initramfs that holds the command and what it needs. No disk, no
@@ -15,6 +15,7 @@ mod machine;
 mod modules;
 mod options;
 mod run;
+mod test;
 mod unpack;
 
 use std::{path::Path, process::ExitCode};
@@ -22,6 +23,7 @@ use std::{path::Path, process::ExitCode};
 const USAGE: &str = "\
 usage: cargo xtask vm prepare                      fetch the guest's kernel
        cargo xtask vm run [OPTION...] -- COMMAND   run a command in a guest
+       cargo xtask vm test [CASE...]               the tests of vmtests/
 
 options of run:
   --nvme             an NVMe disk: /dev/nvme0n1 and /dev/ng0n1
@@ -46,6 +48,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
             println!("{} {}", kernel.release, kernel.vmlinux().display());
             Ok(ExitCode::SUCCESS)
         }
+        "test" => test::run(rest),
         "run" => run::run(&options::parse(rest)?),
         _ => Err(USAGE.into()),
     }
