@@ -112,6 +112,14 @@ pub const RULES: &[Rule] = &[
         why: "a handle drives the protocol with poll(2) on its caller's thread: no reactor, no blocks",
     },
     Rule {
+        name: "blkio-imports",
+        check: Imports {
+            of: &["blkio"],
+            may: Only(&["virtio"]),
+        },
+        why: "block I/O for programs runs on their own threads: no reactor, no blocks (RFC 0004)",
+    },
+    Rule {
         name: "reactor-imports",
         check: Imports {
             of: &["reactor"],
@@ -147,6 +155,7 @@ pub const RULES: &[Rule] = &[
                 "virtio",
                 "tls",
                 "transport",
+                "blkio",
             ]),
         },
         why: "sources speak protocols as clients and never see who serves them",
@@ -198,9 +207,9 @@ pub const RULES: &[Rule] = &[
         name: "capi-imports",
         check: Imports {
             of: &["capi"],
-            may: Only(&["handle"]),
+            may: Only(&["handle", "blkio"]),
         },
-        why: "the C library is a thin, unsafe layer over a safe client, and knows nothing else",
+        why: "a C library is a thin, unsafe layer over one other crate, and knows nothing else",
     },
     Rule {
         name: "python-imports",
@@ -363,6 +372,7 @@ pub const RULES: &[Rule] = &[
                 "crates/block/src/data",
                 "crates/reactor/",
                 "crates/virtio/",
+                "crates/blkio/",
                 "crates/plugins/",
                 "crates/capi/",
                 "bindings/python/src/memory",

@@ -153,6 +153,7 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     ),
     (&["handle"], &["normal:@pyo3"], "pyo3-named-places"),
     (&["handle", "block"], &["normal:block"], "handle-imports"),
+    (&["blkio", "reactor"], &["normal:reactor"], "blkio-imports"),
     (&["cli", "testkit"], &["normal:testkit"], "cli-imports"),
     (
         &["testkit", "sources"],
