@@ -17,6 +17,7 @@ use std::{
 };
 
 use block::{Error, ErrorKind, Result};
+use config::Config as _;
 use exports::nbd::Tls;
 use graph::{Built, Registry};
 use reactor::process::{self, Forked};
@@ -24,6 +25,7 @@ use reactor::process::{self, Forked};
 use crate::{
     args::{ServeArgs, TlsArgs},
     life::{
+        activation::{self, Activation, Named},
         captive::{self, Captive},
         disks::Plan,
         listen::{self, Endpoints, LOOPBACK},
@@ -31,7 +33,8 @@ use crate::{
         server::{self, Clients, Service},
         tls,
     },
-    parameters, vhost_user,
+    parameters,
+    vhost_user::{self, DiskConfig},
 };
 
 /// Serves until told to stop, or while the command of `--run` runs.
@@ -88,23 +91,43 @@ struct Places {
 }
 
 impl Places {
-    /// Binds what the options ask for.
+    /// Takes over what is handed over, and binds what the options ask for.
     fn bind(options: &ServeArgs) -> Result<Places> {
+        let mut sockets = inherited()?;
+        let activated = !sockets.is_empty();
+        let read_only = options.read_only;
+        let mut disks = Vec::with_capacity(options.vhost_user.len());
+        for disk in &options.vhost_user {
+            disks.push(vhost_user::bind(disk, read_only, &mut sockets)?);
+        }
+        let name = DiskConfig::schema().name;
+        for (_, socket) in sockets.extract_if(.., |(known, _)| known == name) {
+            let plan = vhost_user::adopt(&DiskConfig::default(), read_only, socket);
+            disks.push(plan.map_err(|error| Error::io("LISTEN_FDS", error))?);
+        }
         let tcp = options.port.is_some() || !options.ip_addr.is_empty();
-        let nbd = options.vhost_user.is_empty() || tcp || options.unix.is_some();
-        let disks = options.vhost_user.iter();
-        Ok(Places {
-            nbd: nbd.then(|| bind(options)).transpose()?,
-            disks: disks
-                .map(|disk| vhost_user::bind(disk, options.read_only))
-                .collect::<Result<_>>()?,
-        })
+        let asked = tcp || options.unix.is_some();
+        let nbd = match (sockets.is_empty(), asked) {
+            (true, _) if asked || (disks.is_empty() && !activated) => Some(bind(options)?),
+            (true, _) => None,
+            (false, false) => {
+                let sockets = sockets.into_iter().map(|(_, socket)| socket);
+                Some(Endpoints::of_sockets(sockets.collect()))
+            }
+            (false, true) => {
+                let what = "-U, -p and -i cannot be used with socket activation (LISTEN_FDS)";
+                return Err(Error::new(ErrorKind::Config, what));
+            }
+        };
+        Ok(Places { nbd, disks })
     }
 
     /// What is told on standard output: a line for each.
     fn announcement(&self) -> Vec<u8> {
         let mut text = Vec::new();
-        if let Some(endpoints) = &self.nbd {
+        // Nobody here knows how clients come to inherited sockets.
+        let known = |endpoints: &&Endpoints| !endpoints.uri().is_empty();
+        if let Some(endpoints) = self.nbd.as_ref().filter(known) {
             text.extend_from_slice(endpoints.uri().as_bytes());
             text.push(b'\n');
         }
@@ -139,6 +162,24 @@ impl Places {
                 disk.map(Path::as_os_str).unwrap_or_default().into(),
             ),
         ]
+    }
+}
+
+/// The sockets of socket activation.
+fn inherited() -> Result<Vec<Named>> {
+    match activation::look() {
+        Activation::None => Ok(Vec::new()),
+        Activation::NotOurs(why) => {
+            tracing::warn!("{why}");
+            Ok(Vec::new())
+        }
+        Activation::Sockets(names) => {
+            activation::take(names).map_err(|error| Error::io("LISTEN_FDS", error))
+        }
+        Activation::TooMany(count) => {
+            let what = format!("LISTEN_FDS: {count} sockets are too many");
+            Err(Error::new(ErrorKind::Config, what))
+        }
     }
 }
 

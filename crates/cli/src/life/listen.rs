@@ -1,8 +1,10 @@
 //! Where clients connect: sockets are bound before any thread exists, and leave nothing behind.
 //!
 //! Loopback unless told otherwise. The file of a Unix socket is removed when the server ends, if
-//! it is still the one that was made; a stale file of another server is never touched, because
-//! nobody can tell it from one whose server is just starting.
+//! it is still the one that was made. A stale file of another server is not touched for NBD, because
+//! it may be anybody's. It is replaced for vhost-user, where front-ends wait for a server that comes
+//! back to go on with what was in flight; our sockets listen before they have their name, so one that
+//! is just starting is not taken for a stale one.
 
 use std::{
     fs::Permissions,
@@ -16,11 +18,17 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use block::{Error, ErrorKind, Result};
 use nbd::uri::{PORT, encode_path};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::{
+    fs::{CWD, RenameFlags},
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, sockopt},
+};
 use tempfile::TempDir;
 
 /// The longest name of a Unix socket, in bytes (`sun_path` without its final NUL).
@@ -61,7 +69,9 @@ impl Endpoints {
 
     /// Says in the URI that clients have to use TLS, and by these queries, with what.
     pub fn require_tls(&mut self, queries: &[String]) {
-        let (scheme, rest) = self.uri.split_once("://").expect("a URI has a scheme");
+        let Some((scheme, rest)) = self.uri.split_once("://") else {
+            return;
+        };
         let secure = scheme.replacen("nbd", "nbds", 1);
         let mut uri = format!("{secure}://{rest}");
         for query in queries {
@@ -142,12 +152,79 @@ fn bind_unix_in(path: &Path, directory: Option<TempDir>) -> Result<Endpoints> {
     };
     Ok(Endpoints {
         sockets: vec![listener.into()],
-        uri: format!("nbd+unix:///?socket={}", encode_path(&file.path)),
+        uri: unix_uri(&file.path),
         port: None,
         path: Some(file.path.clone()),
         file: Some(file),
         _directory: directory,
     })
+}
+
+/// Binds a Unix socket as [`bind_unix`] does, in the place of a file that no server listens on any
+/// more if there is one.
+///
+/// # Errors
+/// A path that cannot be used, or is in use.
+pub fn bind_unix_anew(path: &Path) -> Result<Endpoints> {
+    let bound = bind_unix(path);
+    let Err(busy) = bound else { return bound };
+    let patience = Instant::now() + LINGERING;
+    while is_lingering(path) && Instant::now() < patience {
+        thread::sleep(Duration::from_millis(10));
+    }
+    match stale(path) {
+        Some(stale) if busy.kind() == ErrorKind::Busy => replace(path, stale)?.ok_or(busy),
+        _ => Err(busy),
+    }
+}
+
+/// The kernel takes a killed server's ring apart some time after the process is gone, and keeps its
+/// socket until then.
+const LINGERING: Duration = Duration::from_secs(2);
+
+/// Something listens there, but the process that made it listen is gone.
+fn is_lingering(path: &Path) -> bool {
+    let Ok(stream) = UnixStream::connect(path) else {
+        return false;
+    };
+    sockopt::socket_peercred(&stream)
+        .is_ok_and(|peer| rustix::process::test_kill_process(peer.pid) == Err(Errno::SRCH))
+}
+
+/// Which socket file has this name, if nobody listens on it.
+fn stale(path: &Path) -> Option<(u64, u64)> {
+    let file = path.symlink_metadata().ok()?;
+    let refused = UnixStream::connect(path).err()?.kind() == io::ErrorKind::ConnectionRefused;
+    (file.file_type().is_socket() && refused).then(|| (file.dev(), file.ino()))
+}
+
+/// Puts a socket in the place of the stale one, at once. `None` if another has come there meanwhile.
+fn replace(path: &Path, stale: (u64, u64)) -> Result<Option<Endpoints>> {
+    let name = path.file_name().unwrap_or_default().display();
+    let beside = path.with_file_name(format!("{name}.{}", std::process::id()));
+    let mut endpoints = bind_unix(&beside)?;
+    let cannot = |error| Error::io(format!("cannot replace '{}'", path.display()), error);
+    let swap = || rustix::fs::renameat_with(CWD, &beside, CWD, path, RenameFlags::EXCHANGE);
+    swap().map_err(|error| cannot(error.into()))?;
+    let displaced = beside.symlink_metadata().map_err(cannot)?;
+    if (displaced.dev(), displaced.ino()) != stale {
+        // It is removed under the other name when this is dropped.
+        swap().map_err(|error| cannot(error.into()))?;
+        return Ok(None);
+    }
+    std::fs::remove_file(&beside).map_err(cannot)?;
+    let path = std::path::absolute(path).map_err(cannot)?;
+    endpoints.uri = unix_uri(&path);
+    if let Some(file) = &mut endpoints.file {
+        file.path = path.clone();
+    }
+    endpoints.path = Some(path);
+    Ok(Some(endpoints))
+}
+
+/// The URI of NBD on a Unix socket.
+fn unix_uri(path: &Path) -> String {
+    format!("nbd+unix:///?socket={}", encode_path(path))
 }
 
 /// Why a path cannot be bound: something is there already.
@@ -366,6 +443,40 @@ mod tests {
         std::fs::write(&path, "x").expect("writes");
         drop(endpoints);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_where_that_is_wanted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let names = || std::fs::read_dir(directory.path()).expect("lists").count();
+        drop(UnixListener::bind(&path).expect("binds"));
+        let endpoints = bind_unix_anew(&path).expect("replaces");
+        assert_eq!(endpoints.unix_socket(), Some(&*path));
+        assert_eq!(names(), 1);
+        UnixStream::connect(&path).expect("somebody listens");
+        let error = bind_unix_anew(&path).err().expect("in use");
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        drop(endpoints);
+        assert_eq!(names(), 0);
+
+        std::fs::write(&path, "x").expect("writes");
+        bind_unix_anew(&path).err().expect("a file");
+        assert_eq!(std::fs::read(&path).expect("reads"), b"x");
+    }
+
+    #[test]
+    fn a_socket_that_came_meanwhile_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let _other = UnixListener::bind(&path).expect("binds");
+        let gone = (0, 0);
+        assert!(replace(&path, gone).expect("looks").is_none());
+        UnixStream::connect(&path).expect("the other listens");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).expect("lists").count(),
+            1
+        );
     }
 
     #[test]

@@ -32,6 +32,7 @@ use super::{
     words,
 };
 use crate::life::{
+    activation,
     captive::{self, Captive},
     pid_file::PidFile,
     server::{self, Clients, Service},
@@ -74,6 +75,7 @@ pub fn serve(
         .ready()
         .map_err(|error| Mistake::Error(words::told(&error)))?;
 
+    let inherited = activation.is_some();
     let places = places(activation, options)?;
     let identity = Identity::find(options)?;
     process::block_signals(process::TERMINATION).map_err(cannot("cannot block signals"))?;
@@ -98,12 +100,11 @@ pub fn serve(
         identity,
         service,
     };
-    start.announce(activation.is_some())?;
+    start.announce(inherited)?;
     if options.run.is_some() {
         return start.captive();
     }
-    let stays =
-        options.foreground || options.single || options.exit_with_parent || activation.is_some();
+    let stays = options.foreground || options.single || options.exit_with_parent || inherited;
     if stays {
         start.foreground()
     } else {
@@ -111,12 +112,13 @@ pub fn serve(
     }
 }
 
-/// Where clients connect: sockets of the parent's, `activation` in number, or our own.
-fn places(activation: Option<u32>, options: &Options) -> Result<Places, Mistake> {
-    match activation {
-        Some(count) => {
-            let sockets = daemon::inherited_descriptors(count).map_err(cannot("LISTEN_FDS"))?;
-            Ok(Places::inherited(sockets))
+/// Where clients connect: sockets of the parent's, or our own.
+fn places(inherited: Option<Vec<String>>, options: &Options) -> Result<Places, Mistake> {
+    match inherited {
+        Some(names) => {
+            let sockets = activation::take(names).map_err(cannot("LISTEN_FDS"))?;
+            let sockets = sockets.into_iter().map(|(_, socket)| socket);
+            Ok(Places::inherited(sockets.collect()))
         }
         None if options.single => Ok(Places::standard_streams()),
         None => labelled(options, || Places::bind(options)),

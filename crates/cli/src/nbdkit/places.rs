@@ -4,9 +4,9 @@
 //! behind: those who start it rely on both.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::fd::OwnedFd,
     path::Path,
 };
 
@@ -19,6 +19,7 @@ use super::{
     tls,
 };
 use crate::life::{
+    activation::{self, Activation},
     listen::{self, Endpoints, UNIX_PATH_MAX},
     tls::{TlsMode, queries as tls_queries},
 };
@@ -271,44 +272,19 @@ pub fn shell_quoted(text: &str) -> String {
     word
 }
 
-/// What socket activation hands over (sd_listen_fds(3)): how many sockets, if it was for us.
+/// What socket activation hands over, if it was for us.
 ///
 /// # Errors
 /// A number that makes no sense.
-pub fn activation() -> Result<Option<u32>, Mistake> {
-    let variable = |name| std::env::var_os(name);
-    let (Some(pid), Some(count)) = (variable("LISTEN_PID"), variable("LISTEN_FDS")) else {
-        return Ok(None);
-    };
-    let number = |name: &str, text: &OsString| {
-        let parsed = text.to_str().and_then(|text| text.parse::<u32>().ok());
-        parsed.ok_or_else(|| {
-            let shown = String::from_utf8_lossy(text.as_bytes());
-            Mistake::Plain(format!(
-                "malformed {name} environment variable (ignored): {shown}"
-            ))
-        })
-    };
-    let told = |mistake: Mistake| {
-        if let Mistake::Plain(text) = mistake {
-            messages::plain(&text);
+pub fn activation() -> Result<Option<Vec<String>>, Mistake> {
+    match activation::look() {
+        Activation::None => Ok(None),
+        Activation::NotOurs(why) => {
+            messages::plain(&why);
+            Ok(None)
         }
-    };
-    let (pid, count) = match (number("LISTEN_PID", &pid), number("LISTEN_FDS", &count)) {
-        (Ok(pid), Ok(count)) => (pid, count),
-        (Err(mistake), _) | (_, Err(mistake)) => {
-            told(mistake);
-            return Ok(None);
-        }
-    };
-    if pid != std::process::id() {
-        messages::plain("LISTEN_PID was not for us (ignored)");
-        return Ok(None);
-    }
-    match count {
-        0 => Ok(None),
-        1..=16 => Ok(Some(count)),
-        _ => Err(Mistake::Plain(format!(
+        Activation::Sockets(names) => Ok(Some(names)),
+        Activation::TooMany(count) => Err(Mistake::Plain(format!(
             "LISTEN_FDS: {count} sockets are too many"
         ))),
     }
@@ -316,6 +292,8 @@ pub fn activation() -> Result<Option<u32>, Mistake> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     fn options(words: &[&str]) -> Options {

@@ -1,6 +1,6 @@
 //! Disks for virtual machines, as a command line asks for them: `--vhost-user`.
 
-use std::path::PathBuf;
+use std::{io, os::fd::OwnedFd, path::PathBuf};
 
 use block::{Error, ErrorKind, Result};
 use config::{Arg, Config, Kind, Size};
@@ -9,6 +9,7 @@ use reactor::process;
 use rustix::net::sockopt;
 
 use crate::life::{
+    activation::Named,
     disks::Plan,
     listen::{self, Endpoints},
 };
@@ -20,6 +21,8 @@ use crate::life::{
 #[config(name = "vhost-user", check = DiskConfig::consistent)]
 pub struct DiskConfig {
     /// Listen on this Unix socket; '-' makes a private one.
+    ///
+    /// A socket file that a dead server left behind is replaced.
     #[config(magic)]
     pub path: Option<PathBuf>,
     /// A socket that this process got from its parent: a number, or a name in LISTEN_FDNAMES.
@@ -55,6 +58,15 @@ pub enum Place {
     Number(u32),
     /// A descriptor that is called so.
     Name(String),
+}
+
+impl Default for DiskConfig {
+    /// Without a place.
+    fn default() -> DiskConfig {
+        let path = [Arg::Bare("-".to_owned())];
+        let disk = DiskConfig::from_args(&path).expect("a path is enough");
+        DiskConfig { path: None, ..disk }
+    }
 }
 
 impl DiskConfig {
@@ -118,30 +130,48 @@ impl DiskConfig {
     }
 }
 
-/// Binds what a disk's configuration asks for. Nobody may write if `read_only`.
+/// Binds what a disk's configuration asks for, or takes it from the sockets that are `inherited`.
+/// Nobody may write if `read_only`.
 ///
 /// # Errors
 /// A path or descriptor that cannot be used, or is in use.
-pub fn bind(disk: &DiskConfig, read_only: bool) -> Result<Plan> {
-    let (mut endpoints, mut connected) = (Endpoints::default(), None);
-    match disk.place() {
-        Place::Private => {
-            endpoints = listen::bind_private(std::env::temp_dir(), "blkit-")?;
-        }
-        Place::Path(path) => endpoints = listen::bind_unix(&path)?,
+pub fn bind(disk: &DiskConfig, read_only: bool, inherited: &mut Vec<Named>) -> Result<Plan> {
+    let endpoints = match disk.place() {
+        Place::Private => listen::bind_private(std::env::temp_dir(), "blkit-")?,
+        Place::Path(path) => listen::bind_unix_anew(&path)?,
         Place::Name(name) => {
-            let what = format!("--vhost-user fd={name}: there is no socket of that name");
-            return Err(Error::new(ErrorKind::Config, what));
+            let Some(found) = inherited.iter().position(|(known, _)| *known == name) else {
+                let what = format!("--vhost-user fd={name}: there is no socket of that name");
+                return Err(Error::new(ErrorKind::Config, what)
+                    .hint("give a number, or a name that stands in LISTEN_FDNAMES"));
+            };
+            let (name, socket) = inherited.remove(found);
+            let cannot = |error| Error::io(format!("--vhost-user fd={name}"), error);
+            return adopt(disk, read_only, socket).map_err(cannot);
         }
         Place::Number(number) => {
-            let cannot = |error| Error::io(format!("--vhost-user fd={number}"), error);
-            let socket = process::inherited_descriptor(number).map_err(cannot)?;
-            let listens = sockopt::socket_acceptconn(&socket);
-            match listens.map_err(|error| cannot(error.into()))? {
-                true => endpoints = Endpoints::of_sockets(vec![socket]),
-                false => connected = Some(socket),
-            }
+            let socket = process::inherited_descriptor(number);
+            let plan = socket.and_then(|socket| adopt(disk, read_only, socket));
+            return plan.map_err(|error| Error::io(format!("--vhost-user fd={number}"), error));
         }
+    };
+    Ok(Plan {
+        export: disk.export.clone(),
+        options: disk.options(read_only),
+        endpoints,
+        connected: None,
+    })
+}
+
+/// A disk on a socket that is there already: it listens, or a front-end is connected.
+///
+/// # Errors
+/// It is no socket.
+pub fn adopt(disk: &DiskConfig, read_only: bool, socket: OwnedFd) -> io::Result<Plan> {
+    let (mut endpoints, mut connected) = (Endpoints::default(), None);
+    match sockopt::socket_acceptconn(&socket)? {
+        true => endpoints = Endpoints::of_sockets(vec![socket]),
+        false => connected = Some(socket),
     }
     Ok(Plan {
         export: disk.export.clone(),

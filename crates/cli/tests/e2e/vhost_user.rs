@@ -2,6 +2,11 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -99,6 +104,112 @@ fn without_more_only_vhost_user_is_served() {
     let silent = std::os::unix::net::UnixStream::connect(place.path("v")).expect("connects");
     server.stop();
     drop(silent);
+    assert_eq!(place.names(), [""; 0]);
+}
+
+/// Starts the server with a socket as its descriptor 3, and variables of the shell in front.
+fn hand_over(place: &Place, socket: OwnedFd, variables: &str, words: &[&str]) -> Child {
+    let script = format!("exec 3<&0 </dev/null && {variables} exec \"$@\"");
+    let mut command = place.command("sh");
+    command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_blkit"), "serve"]);
+    command.args(words).stdin(socket).spawn().expect("starts")
+}
+
+/// Asks the back-end for its features (GET_FEATURES), as a front-end does first.
+fn answers(mut socket: &UnixStream) -> bool {
+    let mut header = [1u32, 1, 0].map(u32::to_ne_bytes).concat();
+    socket.write_all(&header).expect("sends");
+    header.resize(20, 0);
+    socket.read_exact(&mut header).is_ok()
+}
+
+#[test]
+fn a_connected_socket_is_served_to_its_end() {
+    let place = Place::new();
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let words = ["null", "1M", "--vhost-user", "fd=3"];
+    let mut server = hand_over(&place, theirs.into(), "", &words);
+    assert!(answers(&ours));
+    drop(ours);
+    assert!(wait(&mut server).success());
+}
+
+#[test]
+fn listening_sockets_are_handed_over() {
+    let cases = [
+        ("", "fd=3"),
+        ("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=disk", "fd=disk"),
+        ("LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=vhost-user", ""),
+    ];
+    for (variables, disk) in cases {
+        let place = Place::new();
+        let listener = UnixListener::bind(place.path("v")).expect("binds");
+        let socket = listener.try_clone().expect("copies").into();
+        let words = ["null", "1M", "--vhost-user", disk];
+        let words = if disk.is_empty() { &words[..2] } else { &words };
+        let variables = match variables {
+            "" => String::new(),
+            some => format!("export {some} &&"),
+        };
+        let mut server = hand_over(&place, socket, &variables, words);
+        // It waits in the queue until the server is there.
+        let front_end = UnixStream::connect(place.path("v")).expect("connects");
+        assert!(answers(&front_end), "{variables}");
+        let pid = server.id() as i32;
+        reactor::process::send_signal(pid, reactor::process::TERMINATE).expect("sends");
+        assert!(wait(&mut server).success());
+        assert_eq!(place.names(), ["v"], "the file is not the server's");
+    }
+}
+
+#[test]
+fn sockets_that_are_handed_over_serve_nbd_unless_they_are_named() {
+    let place = Place::new();
+    let listener = UnixListener::bind(place.path("n")).expect("binds");
+    let variables = "export LISTEN_PID=$$ LISTEN_FDS=1 &&";
+    let words = ["null", "1M", "--vhost-user", "v"];
+    let mut server = hand_over(&place, listener.into(), variables, &words);
+    assert_eq!(Raw::connect(&place.path("n")).size, 1 << 20);
+    let front_end = UnixStream::connect(place.path("v")).expect("connects");
+    assert!(answers(&front_end));
+    let pid = server.id() as i32;
+    reactor::process::send_signal(pid, reactor::process::TERMINATE).expect("sends");
+    assert!(wait(&mut server).success());
+}
+
+#[test]
+fn what_cannot_be_handed_over_is_told() {
+    let place = Place::new();
+    for (words, told) in [
+        (&["--vhost-user", "fd=77"][..], "fd=77: Bad file descriptor"),
+        (&["--vhost-user", "fd=disk0"], "no socket of that name"),
+        (
+            &["--vhost-user", "v,num-queues=0"],
+            "num-queues must be 1 to 256",
+        ),
+    ] {
+        let words = [&["serve", "null", "1M"][..], words].concat();
+        let output = output(&mut place.blkit(&words));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(errors.contains(told), "{errors}");
+    }
+}
+
+#[test]
+fn a_server_that_was_killed_leaves_no_obstacle() {
+    let place = Place::new();
+    let words = ["null", "1M", "--vhost-user", "v"];
+    let first = place.serve(&words);
+    let refused = output(&mut place.blkit(&[&["serve"][..], &words].concat()));
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(errors.contains("another server listens there"), "{errors}");
+    drop(first);
+    assert_eq!(place.names(), ["v"], "it had no time to remove it");
+    let second = place.serve(&words);
+    let front_end = UnixStream::connect(place.path("v")).expect("connects");
+    assert!(answers(&front_end));
+    second.stop();
     assert_eq!(place.names(), [""; 0]);
 }
 
