@@ -24,7 +24,7 @@ pub(super) fn find(
     one: bool,
 ) -> Result<ExtentList, block::IoError> {
     let (mut at, end) = (offset, offset + len);
-    let block = u64::from(file.limits.min_block);
+    let block = u64::from(file.min_block);
     let mut list = ExtentList::new();
     let most = if one { 1 } else { MOST };
     while at < end && list.allocation().len() < most {

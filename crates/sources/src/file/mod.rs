@@ -9,6 +9,7 @@
 //! | `zero` | write zeroes and discard |
 //! | `extents` | where the holes are |
 //! | `evict` | keeping out of the page cache |
+//! | `watch` | seeing that somebody has resized the file |
 //!
 //! *Opened when a client comes*, as that client may be served: for writing if the client may write
 //! and the file lets us, else for reading. Clients of one source share what is open.
@@ -30,6 +31,7 @@ mod extents;
 mod inode;
 mod open;
 mod queue;
+mod watch;
 mod zero;
 
 use std::{
@@ -400,7 +402,10 @@ impl Shared {
     fn open(&self, export: &str, write: bool) -> Result<Arc<OpenFile>> {
         let place = self.place(export)?;
         let slot = (open::probe(&place)?, write);
-        if let Some(file) = self.table().get(&slot).and_then(Weak::upgrade) {
+        let known = self.table().get(&slot).and_then(Weak::upgrade);
+        if let Some(file) = known {
+            // Nobody may be watching it.
+            file.length.look();
             return Ok(file);
         }
         // Not under the table's lock: a slow file must not hold up the others.

@@ -451,7 +451,7 @@ fn measure(
         writable,
         direct,
         block_device: matches!(key, Key::Device(_)),
-        size: u64::try_from(stat.st_size).unwrap_or(0),
+        size: 0,
         block: 1,
         memory_align: 1,
         preferred: u64::try_from(stat.st_blksize).unwrap_or(4096),
@@ -459,8 +459,8 @@ fn measure(
         data,
         sync,
     };
+    opened.size = size(&opened.data, opened.block_device)?;
     if let Key::Device(device) = key {
-        opened.size = fs::seek(&opened.data, SeekFrom::End(0))?;
         opened.block = fs::ioctl_blksszget(&opened.data)?;
         opened.memory_align = opened.block;
         opened.preferred = blkdev::optimal_io_size(&opened.data)
@@ -480,6 +480,14 @@ fn measure(
         *align = (*align).clamp(1, 1 << 20).next_power_of_two();
     }
     Ok(Some(opened))
+}
+
+/// Bytes of a file or block device.
+pub(super) fn size(file: &File, block_device: bool) -> io::Result<u64> {
+    match block_device {
+        true => Ok(fs::seek(file, SeekFrom::End(0))?),
+        false => Ok(u64::try_from(fs::fstat(file)?.st_size).unwrap_or(0)),
+    }
 }
 
 /// Alignment of memory and of offsets for direct requests. `None` if the file system says that it

@@ -88,7 +88,7 @@ impl Shared {
 
     #[inline]
     fn read(&self, req: Request) {
-        let (start, end, tail) = (req.offset(), req.end(), self.file.tail);
+        let (start, end, tail) = (req.offset(), req.end(), self.file.tail());
         if !self.file.direct || end <= tail {
             return self.data.submit(FileVerb::Read, start, req);
         }
@@ -124,9 +124,9 @@ impl Shared {
 
     fn write_to(&self, req: Request, dsync: bool) {
         let verb = FileVerb::Write { dsync };
-        let (start, end, tail) = (req.offset(), req.end(), self.file.tail);
+        let (start, end, tail) = (req.offset(), req.end(), self.file.tail());
         // The file must not grow, whatever the layers above believe its size to be.
-        let size = self.file.size;
+        let size = self.file.size();
         if end <= tail {
             return self.data.submit(verb, start, req);
         }

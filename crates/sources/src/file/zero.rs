@@ -44,7 +44,7 @@ impl Shared {
             self.file.inode.poison(&self.file.node)?;
         }
         // A direct file's last block may end behind the file: those bytes are zero, and not there.
-        let (start, end) = (req.offset(), req.end().min(self.file.size));
+        let (start, end) = (req.offset(), req.end().min(self.file.size()));
         if start < end {
             match req.op() {
                 Op::WriteZeroes => self.write_zeroes(start, end, req.flags()).await?,

@@ -1,8 +1,9 @@
 //! Files as clients meet them: data path and durability here, opening and its errors in [`opening`],
-//! descriptors and the page cache in [`given`].
+//! descriptors and the page cache in [`given`], other lengths in [`resized`].
 
 mod given;
 mod opening;
+mod resized;
 
 use std::{
     fs,
