@@ -49,5 +49,5 @@ pub use normalize::Normalize;
 pub use op::{Flags, Op, OpSet};
 pub use queue::{Call, Queue, QueueExt};
 pub use range_lock::RangeLock;
-pub use reactor::{Doorbell, Job, Local, Pool, Reactor, ReactorOps, Sleep, Tick};
-pub use request::{Completed, Counters, Parked, Remote, Request, Split, Ticket};
+pub use reactor::{Doorbell, Job, JobReply, Local, Pool, Reactor, ReactorOps, Sleep, Tick};
+pub use request::{CancelGroup, Completed, Counters, Parked, Remote, Request, Split, Ticket};

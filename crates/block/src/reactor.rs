@@ -25,7 +25,7 @@ use crate::{
     events::Event,
     inbox::{Inbox, Mail},
     op::Op,
-    request::{Core, Counters, Request},
+    request::{CancelGroup, Core, Counters, Request},
 };
 
 /// A future on the control path: may allocate, may wait, stays on its thread.
@@ -136,6 +136,11 @@ impl Reactor {
         self.0.core.request(op, offset, len)
     }
 
+    /// A group of requests that are cancelled together.
+    pub fn cancel_group(&self) -> CancelGroup {
+        CancelGroup::new(&self.0.core)
+    }
+
     /// A buffer of at least `len` bytes, contents arbitrary.
     #[inline]
     pub fn chunk(&self, len: usize) -> Chunk {
@@ -237,10 +242,9 @@ impl Reactor {
         pool: Pool,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Job<T> {
-        let slot = Arc::new(Mutex::new(JobState::Running(None)));
-        let reply = JobReply { slot: slot.clone() };
+        let (reply, result) = Job::new();
         self.0.ops.pool(pool, Box::new(move || reply.set(job())));
-        Job { slot }
+        result
     }
 }
 
@@ -346,9 +350,18 @@ impl Drop for Sleep {
     }
 }
 
-/// The result of a job on a pool: `Err` if the job panicked.
+/// The result of a job on another thread: `Err` if the job panicked.
+#[must_use = "a job's result is awaited"]
 pub struct Job<T> {
     slot: Arc<Mutex<JobState<T>>>,
+}
+
+impl<T> Job<T> {
+    /// A job that is done when its reply is set, from whatever thread; lost if that is dropped unset.
+    pub fn new() -> (JobReply<T>, Job<T>) {
+        let slot = Arc::new(Mutex::new(JobState::Running(None)));
+        (JobReply { slot: slot.clone() }, Job { slot })
+    }
 }
 
 /// The job panicked on its thread.
@@ -362,12 +375,14 @@ enum JobState<T> {
     Lost,
 }
 
-struct JobReply<T> {
+/// Where a job's result goes. See [`Job::new`].
+pub struct JobReply<T> {
     slot: Arc<Mutex<JobState<T>>>,
 }
 
 impl<T> JobReply<T> {
-    fn set(self, value: T) {
+    /// The job is done.
+    pub fn set(self, value: T) {
         self.swap(JobState::Done(value));
     }
 

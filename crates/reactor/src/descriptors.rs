@@ -18,6 +18,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec},
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -153,6 +154,37 @@ impl FdStream {
     pub fn shutdown(&self) {
         // Not connected any more: then there is nothing to end.
         let _ = rustix::net::shutdown(&self.0.fd, Shutdown::Both);
+    }
+}
+
+/// What other threads may do with a stream.
+#[derive(Clone)]
+pub struct FdRemote(Arc<OwnedFd>);
+
+impl FdStream {
+    /// A handle for other threads. The descriptor is open for as long as it lives.
+    pub fn remote(&self) -> FdRemote {
+        FdRemote(self.0.fd.clone())
+    }
+}
+
+impl FdRemote {
+    /// As [`FdStream::shutdown`].
+    pub fn shutdown(&self) {
+        // Not connected any more: then there is nothing to end.
+        let _ = rustix::net::shutdown(&self.0, Shutdown::Both);
+    }
+
+    /// Whether the other end has gone, even if there is something left to receive.
+    pub fn is_hung_up(&self) -> bool {
+        let gone = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+        let mut fds = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let ready = rustix::event::poll(&mut fds, Some(&now));
+        ready.is_ok_and(|n| n > 0) && fds[0].revents().intersects(gone)
     }
 }
 

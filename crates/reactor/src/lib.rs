@@ -49,7 +49,7 @@ mod uring;
 mod wake;
 
 pub use batch::SendBatch;
-pub use descriptors::FdStream;
+pub use descriptors::{FdRemote, FdStream};
 pub use event_loop::{DriverKind, Island, Loop, Options, Progress, RingMode, Stats, Wait};
 pub use file::{FileOptions, FileVerb, IoFile};
 pub use io::Io;

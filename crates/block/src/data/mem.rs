@@ -26,7 +26,8 @@ pub enum Pin {
     /// Memory shared between reactors (a RAM disk's page, a cache page, an HTTP body).
     Shared(Arc<SharedBuf>),
     /// A map of guest memory. Requests on it may not be completed early (DESIGN: cancellation).
-    Guest(Arc<dyn Any + Send + Sync>),
+    /// Counted on one thread, so that rings on several do not fight for one counter.
+    Guest(Rc<dyn Any>),
     /// Several pieces of memory of one buffer, each kept alive by its own pin.
     Many(Rc<[Pin]>),
 }

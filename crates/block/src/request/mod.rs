@@ -29,7 +29,7 @@ pub use pool::Counters;
 pub use remote::Remote;
 pub(crate) use remote::SentBody;
 pub use split::Split;
-pub use ticket::Ticket;
+pub use ticket::{CancelGroup, Ticket};
 
 use crate::{
     data::{Data, Segments},

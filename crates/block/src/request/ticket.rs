@@ -1,7 +1,8 @@
 //! Tickets: how whoever submitted a request asks for it to be given up.
 //!
 //! A request is never abandoned: cancelling reaches it where a layer has parked it, and is a hint
-//! everywhere else. Tickets cost nothing until one is asked for.
+//! everywhere else. Tickets cost nothing until one is asked for. Who submits very many requests that
+//! it gives up all together, as a virtqueue does, has them join a [`CancelGroup`], which costs a store.
 
 use std::{
     cell::{Cell, RefCell},
@@ -31,6 +32,8 @@ pub(super) struct Tickets {
 struct Slot {
     generation: u32,
     cancelled: bool,
+    /// Of many requests: it does not end with one of them.
+    group: bool,
     /// One for each part of the request that is parked, by number.
     hooks: SmallVec<[(u64, CancelHook); 1]>,
 }
@@ -79,6 +82,53 @@ impl Ticket {
     }
 }
 
+/// The right to cancel all requests that joined it. Keeps nothing alive; what is in flight when it is
+/// dropped cannot be cancelled any more.
+pub struct CancelGroup {
+    core: Weak<Core>,
+    id: TicketId,
+}
+
+impl CancelGroup {
+    pub(crate) fn new(core: &Rc<Core>) -> CancelGroup {
+        let id = core.tickets.open();
+        core.tickets.slots.borrow_mut()[id.slot as usize].group = true;
+        CancelGroup {
+            core: Rc::downgrade(core),
+            id,
+        }
+    }
+
+    /// As [`Ticket::cancel`], for all that joined and are in flight, and for all that join from now on.
+    pub fn cancel(&self) {
+        let Some(core) = self.core.upgrade() else {
+            return;
+        };
+        for (_, hook) in core.tickets.cancel(self.id) {
+            hook();
+        }
+    }
+}
+
+impl Drop for CancelGroup {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.upgrade() {
+            core.tickets.slots.borrow_mut()[self.id.slot as usize].group = false;
+            core.tickets.close(self.id);
+        }
+    }
+}
+
+impl Request {
+    /// Joins a group of the same reactor: before it is submitted, and by whoever made it, who then
+    /// asks for no ticket.
+    #[inline]
+    pub fn join(&mut self, group: &CancelGroup) {
+        debug_assert!(self.0.ticket.is_none(), "one ticket for a request");
+        self.0.ticket = Some(group.id);
+    }
+}
+
 impl Tickets {
     fn open(&self) -> TicketId {
         let mut slots = self.slots.borrow_mut();
@@ -92,9 +142,13 @@ impl Tickets {
         }
     }
 
+    /// The request has ended; the ticket of a group lives on.
     pub(super) fn close(&self, id: TicketId) {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[id.slot as usize];
+        if slot.group || slot.generation != id.generation {
+            return;
+        }
         let fresh = Slot {
             generation: slot.generation.wrapping_add(1),
             ..Slot::default()
@@ -111,7 +165,9 @@ impl Tickets {
         self.parked.set(number + 1);
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[id.slot as usize];
-        if slot.cancelled {
+        if slot.generation != id.generation {
+            // Its group has gone: nobody will cancel it.
+        } else if slot.cancelled {
             drop(slots);
             hook();
         } else {
@@ -134,7 +190,8 @@ impl Tickets {
     }
 
     fn is_cancelled(&self, id: TicketId) -> bool {
-        self.slots.borrow()[id.slot as usize].cancelled
+        let slot = &self.slots.borrow()[id.slot as usize];
+        slot.generation == id.generation && slot.cancelled
     }
 
     fn cancel(&self, id: TicketId) -> SmallVec<[(u64, CancelHook); 1]> {

@@ -1,5 +1,7 @@
 //! What a front-end is told of a device: features and configuration space.
 
+use std::time::Duration;
+
 use block::{Limits, Op};
 use virtio::{
     blk::{Config, ID_LEN, SECTOR, feature},
@@ -9,6 +11,8 @@ use virtio::{
         proto::{self, protocol},
     },
 };
+
+use super::Sharing;
 
 /// How a device is exported.
 #[derive(Clone, Debug)]
@@ -21,6 +25,14 @@ pub struct Options {
     pub read_only: bool,
     /// The serial number; the first 20 bytes of it.
     pub serial: String,
+    /// How many may attach, if the disk can be written.
+    pub sharing: Sharing,
+    /// Front-ends at most, whatever they may do.
+    pub max_front_ends: usize,
+    /// How long a ring that is empty is looked at again and again before its reactor sleeps until the
+    /// guest kicks it. 0: not at all. [`Duration::MAX`]: for ever, so that a CPU per reactor is always
+    /// busy, and guests hardly ever kick.
+    pub busy_poll: Duration,
 }
 
 impl Default for Options {
@@ -30,6 +42,9 @@ impl Default for Options {
             block_size: 512,
             read_only: false,
             serial: String::new(),
+            sharing: Sharing::default(),
+            max_front_ends: 1024,
+            busy_poll: Duration::ZERO,
         }
     }
 }
@@ -60,8 +75,8 @@ impl Options {
         self.read_only || !limits.support(Op::Write).is_offered()
     }
 
-    pub(super) fn offer(&self, limits: &Limits) -> Offer {
-        let writes = !self.is_read_only(limits);
+    pub(super) fn offer(&self, limits: &Limits, read_only: bool) -> Offer {
+        let writes = !read_only;
         let offers = |op| writes && limits.support(op).is_offered();
         let bits = [
             (F_VERSION_1, true),
@@ -80,15 +95,18 @@ impl Options {
         ];
         let set = bits.iter().filter(|(_, on)| *on);
         Offer {
-            features: set.fold(0, |set, (bit, _)| set | 1 << bit),
+            features: set.fold(proto::feature::LOG_ALL, |set, (bit, _)| set | 1 << bit),
             required: proto::feature::VERSION_1,
             protocol: protocol::MQ
+                | protocol::LOG_SHMFD
                 | protocol::REPLY_ACK
                 | protocol::CONFIG
                 | protocol::INFLIGHT_SHMFD
                 | protocol::RESET_DEVICE
                 | protocol::CONFIGURE_MEM_SLOTS
-                | protocol::STATUS,
+                | protocol::STATUS
+                | protocol::GET_VRING_BASE_INFLIGHT
+                | protocol::GPA_ADDRESSES,
             queues: self.queues,
             max_queue_size: QUEUE_SIZE,
             memory_slots: 509,

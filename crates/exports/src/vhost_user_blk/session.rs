@@ -1,106 +1,128 @@
 //! One connection: what the front-end says, and what is done about it.
 
 use std::{
-    cell::RefCell,
+    future::poll_fn,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    rc::Rc,
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Poll,
 };
 
-use block::{Error, ErrorKind, Queue, Reactor, Result, Subscription};
-use reactor::{FdStream, Io, PeerEvent, sealed_memory};
+use block::{Error, ErrorKind, Inbox, Job, Reactor, Result, Subscription};
+use reactor::FdStream;
 use virtio::{
-    blk::{Config, Parser, feature, has},
-    inflight,
-    memory::{Area, Memory, Region, RegionMap},
-    ring::{
-        AddressKind, F_EVENT_IDX, F_INDIRECT_DESC, F_RING_PACKED, RingAreas, RingConfig, packed,
-        split,
-    },
+    blk::{Config, Parser, SECTOR, feature, has},
     vhost_user::{
-        Backend, ConfigRange, Event, InflightArea, MemoryRegion, Outgoing, Refused, VringFd,
-        VringSetup, proto::MAX_PAYLOAD,
+        Backend, ConfigRange, Event, Outgoing, Refused, Violation, VringFd, VringSetup,
+        proto::MAX_PAYLOAD,
     },
 };
 
 use super::{
     Export,
-    vring::{Parts, Ring, Vring},
+    memory::GuestSpace,
+    remote::{Durability, Remote, Shared},
+    sharing::Seat,
+    vring::{End, Parts, Vring},
 };
 
 /// Serves one front-end until it goes, and ends what it had in flight.
-pub(super) async fn serve(export: &Arc<Export>, reactor: &Reactor, stream: FdStream) -> Result<()> {
-    let mut session = Session::new(export, reactor, stream)?;
+pub(super) async fn serve(
+    export: &Arc<Export>,
+    reactor: &Reactor,
+    stream: FdStream,
+    homes: &[Arc<Inbox>],
+    seat: Seat,
+) -> Result<()> {
+    let mut session = Session::new(export, reactor, stream, homes, &seat);
     let result = session.run().await;
-    for slot in &session.slots {
-        if let Some(vring) = &slot.running {
-            vring.abandon().await;
-        }
-    }
-    result
+    seat.ends();
+    let how = match result {
+        Ok(Gone::Stopped) => End::Leave,
+        _ => End::Abandon,
+    };
+    session.end_all(how).await;
+    session.shared.close(&session.homes).await;
+    session.stream.shutdown();
+    result.map(drop)
+}
+
+/// Why a connection is over.
+enum Gone {
+    /// The front-end closed it.
+    Closed,
+    /// We were asked to stop.
+    Stopped,
 }
 
 /// The descriptors of a ring, and the ring if it runs.
 #[derive(Default)]
 struct Slot {
-    call: Option<Rc<PeerEvent>>,
-    err: Option<Rc<PeerEvent>>,
-    running: Option<Rc<Vring>>,
-}
-
-/// A log of requests in flight, with room for each ring.
-struct Log {
-    region: Region,
-    /// Bytes for each ring.
-    each: usize,
-    queues: u16,
-    packed: bool,
-    size: u16,
+    call: Option<OwnedFd>,
+    err: Option<OwnedFd>,
+    running: Option<Remote>,
 }
 
 struct Session {
-    export: Arc<Export>,
-    reactor: Reactor,
-    queue: Rc<dyn Queue>,
+    shared: Arc<Shared>,
+    /// Where the rings run: ring `i` on reactor `i` modulo their number.
+    homes: Vec<Arc<Inbox>>,
     stream: FdStream,
     backend: Backend<OwnedFd>,
-    config: Rc<RefCell<Config>>,
-    map: Arc<RegionMap>,
+    config: Config,
+    read_only: bool,
+    space: GuestSpace,
     slots: Vec<Slot>,
-    log: Option<Log>,
-    /// Keeps the disk's size in `config` what it is.
+    /// Keeps the disk's size what it is.
     _events: Subscription,
 }
 
 type Out = Vec<Outgoing<OwnedFd>>;
 
 impl Session {
-    fn new(export: &Arc<Export>, reactor: &Reactor, stream: FdStream) -> Result<Session> {
+    fn new(
+        export: &Arc<Export>,
+        reactor: &Reactor,
+        stream: FdStream,
+        homes: &[Arc<Inbox>],
+        seat: &Seat,
+    ) -> Session {
         let limits = export.device.limits();
-        let offer = export.options.offer(&limits);
-        let config = Rc::new(RefCell::new(export.options.config(&limits)));
-        let (told, device) = (config.clone(), export.device.clone());
+        let read_only = !seat.writes || export.options.is_read_only(&limits);
+        let offer = export.options.offer(&limits, read_only);
+        let shared = Arc::new(Shared {
+            export: export.clone(),
+            id: export.options.id(),
+            socket: stream.remote(),
+            capacity: AtomicU64::new(limits.size / SECTOR),
+            write_through: AtomicBool::new(true),
+            durability: Durability::of(&limits),
+        });
+        let told = shared.clone();
         let events = export.device.subscribe(
             reactor,
             Box::new(move |_| {
-                told.borrow_mut().capacity = device.limits().size / virtio::blk::SECTOR;
+                let size = told.export.device.limits().size;
+                told.capacity.store(size / SECTOR, Ordering::Release);
             }),
         );
-        Ok(Session {
-            queue: export.device.open_queue(reactor)?,
-            export: export.clone(),
-            reactor: reactor.clone(),
+        Session {
+            config: export.options.config(&limits),
+            shared,
+            homes: homes.to_vec(),
             stream,
             backend: Backend::new(offer),
-            config,
-            map: Arc::default(),
+            read_only,
+            space: GuestSpace::default(),
             slots: (0..offer.queues).map(|_| Slot::default()).collect(),
-            log: None,
             _events: events,
-        })
+        }
     }
 
-    async fn run(&mut self) -> Result<()> {
+    async fn run(&mut self) -> Result<Gone> {
         let lost = |error| Error::io("the connection to a vhost-user front-end failed", error);
         let broke = |violation| {
             Error::new(
@@ -114,9 +136,11 @@ impl Session {
         loop {
             // No more than one message, so that its descriptors are its own.
             let wanted = self.backend.wanted();
-            let n = self.stream.recv(&mut buf[..wanted], &mut fds).await;
+            let Some(n) = self.receive(&mut buf[..wanted], &mut fds).await else {
+                return Ok(Gone::Stopped);
+            };
             let n = match n.map_err(lost)? {
-                0 => return Ok(()),
+                0 => return Ok(Gone::Closed),
                 n => n,
             };
             let step = self.backend.input(&buf[..n], fds.drain(..), &mut out);
@@ -133,24 +157,57 @@ impl Session {
         }
     }
 
-    async fn stop_all(&mut self) {
-        for slot in &mut self.slots {
-            if let Some(vring) = slot.running.take() {
-                vring.stop().await;
-            }
+    /// Receives; `None` if the export stops.
+    async fn receive(
+        &self,
+        buf: &mut [u8],
+        fds: &mut Vec<OwnedFd>,
+    ) -> Option<std::io::Result<usize>> {
+        let mut stopped = pin!(self.shared.export.seats.stopped());
+        let mut received = pin!(self.stream.recv(buf, fds));
+        poll_fn(|cx| match stopped.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => received.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+
+    /// All rings end, at the same time.
+    async fn end_all(&mut self, how: End) {
+        let running = self.slots.iter_mut().filter_map(|slot| slot.running.take());
+        let ending: Vec<Job<u32>> = running.map(|ring| ring.end(how)).collect();
+        for job in ending {
+            // A reactor that is gone runs no ring.
+            let _ = job.await;
         }
     }
 
+    /// Asks all rings that run, and waits until all have answered.
+    async fn ask_all<T: Send + 'static>(
+        &self,
+        mut ask: impl FnMut(u16, &Remote) -> Job<T>,
+    ) -> Vec<T> {
+        let mut asked = Vec::new();
+        for (index, slot) in (0..).zip(&self.slots) {
+            asked.extend(slot.running.as_ref().map(|ring| ask(index, ring)));
+        }
+        let mut answers = Vec::new();
+        for job in asked {
+            answers.extend(job.await);
+        }
+        answers
+    }
+
     /// Does what the machine wants, and answers it.
-    async fn handle(
-        &mut self,
-        event: Event<OwnedFd>,
-        out: &mut Out,
-    ) -> std::result::Result<(), virtio::vhost_user::Violation> {
+    async fn handle(&mut self, event: Event<OwnedFd>, out: &mut Out) -> Result<(), Violation> {
         let result = match event {
-            Event::StopVring { index, .. } => {
+            Event::StopVring {
+                index,
+                keep_inflight,
+            } => {
+                let keep = keep_inflight && self.space.has_inflight();
                 let base = match self.slots[usize::from(index)].running.take() {
-                    Some(vring) => vring.stop().await,
+                    Some(ring) => ring.end(End::Base { keep }).await.unwrap_or(0),
                     None => 0,
                 };
                 self.backend.answer_vring_base(base, out);
@@ -158,294 +215,191 @@ impl Session {
             }
             Event::GetConfig(range) => {
                 let mut bytes = vec![0; range.size as usize];
-                let config = *self.config.borrow();
+                let config = Config {
+                    capacity: self.shared.capacity(),
+                    ..self.config
+                };
                 let found = config.read(range.offset, &mut bytes);
                 self.backend.answer_config(found.map(|()| &bytes[..]), out);
                 return Ok(());
             }
             Event::GetInflightFd(area) => {
-                let log = self.make_log(&area);
+                let log = GuestSpace::make_inflight(self.backend.features(), &area);
                 self.backend.answer_inflight(log, out);
                 return Ok(());
             }
-            Event::SetInflightFd(area, fd) => self.set_log(&area, &fd),
+            Event::SetInflightFd(area, fd) => {
+                self.space.set_inflight(self.backend.features(), &area, &fd)
+            }
             Event::SetConfig(range, bytes) => self.set_config(&range, &bytes),
-            Event::SetMemTable(regions) => self.set_memory(regions).await,
-            Event::AddMemRegion(region, fd) => self.add_memory(&region, &fd).await,
-            Event::RemMemRegion(region) => self.remove_memory(&region).await,
-            Event::StartVring(setup, kick) => self.start(&setup, kick),
-            Event::MoveVring(setup) => self.rebuild(setup.index, &setup).await,
+            Event::SetMemTable(regions) => {
+                let replaced = self.space.replace(&regions);
+                self.relocated(replaced).await
+            }
+            Event::AddMemRegion(region, fd) => {
+                let added = self.space.add(&region, &fd);
+                self.relocated(added).await
+            }
+            Event::RemMemRegion(region) => {
+                let removed = self.space.remove(&region);
+                self.relocated(removed).await
+            }
+            Event::StartVring(setup, kick) => self.start(&setup, kick).await,
+            Event::MoveVring(setup) => self.move_ring(&setup).await,
+            Event::SetLogBase(area, fd) => {
+                let set = self.space.set_log(&area, &fd);
+                self.logging_changed(set).await
+            }
+            Event::SetLogFd(fd) => {
+                self.space.set_log_event(fd);
+                self.logging_changed(Ok(())).await
+            }
+            Event::SetFeatures(features) => {
+                self.space.set_features(features);
+                self.features_changed(features);
+                self.logging_changed(Ok(())).await
+            }
             Event::ResetDevice => {
-                self.stop_all().await;
+                self.end_all(End::Abandon).await;
                 self.slots.fill_with(Slot::default);
-                self.log = None;
+                self.space.forget_inflight();
                 Ok(())
             }
-            Event::SetFeatures(_) | Event::SetStatus(_) => Ok(()),
-            other => self.signals(other),
+            Event::SetStatus(_) => Ok(()),
+            other => self.signals(other).await,
         };
         self.backend.done(result, out)
     }
 
     /// Descriptors of rings, and the like.
-    fn signals(&mut self, event: Event<OwnedFd>) -> std::result::Result<(), Refused> {
-        match event {
+    async fn signals(&mut self, event: Event<OwnedFd>) -> Result<(), Refused> {
+        let done = match event {
             Event::ReplaceKick(VringFd { index, fd }) => {
-                let kick = self.peer_event(fd)?;
-                if let Some(vring) = &self.slots[usize::from(index)].running {
-                    vring.set_kick(kick);
-                }
+                self.at(index, move |ring| ring.set_kick(fd)).await
             }
             Event::SetVringCall(VringFd { index, fd }) => {
-                let call = self.peer_event(fd)?;
-                let slot = &mut self.slots[usize::from(index)];
-                slot.call = call.clone();
-                if let Some(vring) = &slot.running {
-                    vring.set_call(call);
-                }
+                self.slots[usize::from(index)].call = copy(&fd)?;
+                self.at(index, move |ring| ring.set_call(fd)).await
             }
             Event::SetVringErr(VringFd { index, fd }) => {
-                let err = self.peer_event(fd)?;
-                let slot = &mut self.slots[usize::from(index)];
-                slot.err = err.clone();
-                if let Some(vring) = &slot.running {
-                    vring.set_err(err);
-                }
+                self.slots[usize::from(index)].err = copy(&fd)?;
+                self.at(index, move |ring| ring.set_err(fd)).await
             }
             Event::SetVringEnable { index, enabled } => {
-                if let Some(vring) = &self.slots[usize::from(index)].running {
-                    vring.set_enabled(enabled);
-                }
-            }
-            Event::VringKick(index) => {
-                if let Some(vring) = &self.slots[usize::from(index)].running {
-                    vring.nudge();
-                }
+                let set = move |ring: &Vring| {
+                    ring.set_enabled(enabled);
+                    Ok(())
+                };
+                self.at(index, set).await
             }
             // Of features that are not offered.
             _ => return Err(Refused::Unsupported),
-        }
-        Ok(())
+        };
+        done.map_err(|error| {
+            tracing::debug!("{}", error.chain());
+            Refused::Failed
+        })
     }
 
-    fn peer_event(
+    /// Does something with a ring if it runs.
+    async fn at(
         &self,
-        fd: Option<OwnedFd>,
-    ) -> std::result::Result<Option<Rc<PeerEvent>>, Refused> {
-        let Some(fd) = fd else { return Ok(None) };
-        let event = Io::of(&self.reactor).peer_event(fd);
-        event
-            .map(|event| Some(Rc::new(event)))
-            .map_err(|_| Refused::Failed)
+        index: impl Into<usize>,
+        ask: impl FnOnce(&Vring) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        match &self.slots[index.into()].running {
+            None => Ok(()),
+            // One whose reactor is gone is none.
+            Some(ring) => ring.ask(|ring| ask(ring)).await.unwrap_or(Ok(())),
+        }
     }
 
     /// The guest can choose between a cache and none (CONFIG_WCE); without FLUSH there is none
     /// (virtio 1.3, 5.2.6.2).
-    fn write_through(&self) -> bool {
-        !has(self.backend.features(), feature::FLUSH) || self.config.borrow().writeback == 0
+    fn features_changed(&self, features: u64) {
+        let through = !has(features, feature::FLUSH) || self.config.writeback == 0;
+        self.shared.write_through.store(through, Ordering::Release);
     }
 
-    fn set_config(
-        &mut self,
-        range: &ConfigRange,
-        bytes: &[u8],
-    ) -> std::result::Result<(), Refused> {
+    fn set_config(&mut self, range: &ConfigRange, bytes: &[u8]) -> Result<(), Refused> {
         let features = self.backend.features();
-        if !self
-            .config
-            .borrow_mut()
-            .write(features, range.offset, bytes)
-        {
+        if !self.config.write(features, range.offset, bytes) {
             return Err(Refused::Unsupported);
         }
-        let on = self.write_through();
-        for vring in self.slots.iter().filter_map(|slot| slot.running.as_ref()) {
-            vring.set_write_through(on);
-        }
+        self.features_changed(features);
         Ok(())
     }
 
-    fn start(
-        &mut self,
-        setup: &VringSetup,
-        kick: Option<OwnedFd>,
-    ) -> std::result::Result<(), Refused> {
-        let ring = self.make_ring(setup, setup.base).ok_or(Refused::Failed)?;
-        let kick = self.peer_event(kick)?;
-        let limits = self.export.device.limits();
-        let config = *self.config.borrow();
-        let read_only = self.export.options.is_read_only(&limits);
+    async fn start(&mut self, setup: &VringSetup, kick: Option<OwnedFd>) -> Result<(), Refused> {
+        let ring = self.space.ring(setup).ok_or(Refused::Failed)?;
         let slot = &self.slots[usize::from(setup.index)];
-        let (call, err) = (slot.call.clone(), slot.err.clone());
-        let write_through = self.write_through();
-        let slot = &mut self.slots[usize::from(setup.index)];
-        slot.running = Some(Vring::start(Parts {
-            reactor: self.reactor.clone(),
-            queue: self.queue.clone(),
+        let parts = Parts {
+            shared: self.shared.clone(),
             ring,
-            memory: Memory::new(self.map.clone()),
-            parser: Parser::new(config, setup.features, read_only),
-            config: self.config.clone(),
-            id: self.export.options.id(),
-            write_through,
+            size: setup.size,
+            memory: self.space.memory(),
+            parser: Parser::new(self.config, setup.features, self.read_only),
             kick,
-            call,
-            err,
+            call: copy(&slot.call)?,
+            err: copy(&slot.err)?,
             enabled: setup.enabled,
-            stream: self.stream.clone(),
-        }));
+            logging: self.space.log_parts(setup),
+        };
+        let home = &self.homes[usize::from(setup.index) % self.homes.len()];
+        let started = Remote::start(home, parts).await;
+        let ring = started.map_err(|error| {
+            tracing::warn!("a ring of a guest cannot run: {}", error.chain());
+            Refused::Failed
+        })?;
+        self.slots[usize::from(setup.index)].running = Some(ring);
         Ok(())
     }
 
-    /// The ring where it lies now. `None` if it cannot be one.
-    fn make_ring(&self, setup: &VringSetup, base: u32) -> Option<Ring> {
-        let config = RingConfig {
-            event_index: has(setup.features, F_EVENT_IDX),
-            indirect: has(setup.features, F_INDIRECT_DESC),
-            ..RingConfig::new(setup.size)
-        };
-        let lengths = match setup.packed() {
-            true => packed::lengths(setup.size),
-            false => split::lengths(setup.size),
-        };
-        let addresses = [setup.descriptors, setup.available, setup.used];
-        let areas = RingAreas::find(&self.map, AddressKind::Guest, addresses, lengths).ok()?;
-        let log = match &self.log {
-            Some(log) => Some(log.of(setup)?),
-            None => None,
-        };
-        let ring = match (setup.packed(), log) {
-            (false, None) => split::Device::new(areas, config, base).map(Ring::Split),
-            (false, Some(log)) => {
-                split::Device::with_log(areas, config, base, log).map(Ring::Split)
-            }
-            (true, None) => packed::Device::new(areas, config, base).map(Ring::Packed),
-            (true, Some(log)) => {
-                packed::Device::with_log(areas, config, base, log).map(Ring::Packed)
-            }
-        };
-        ring.inspect_err(|error| tracing::debug!("a ring of a guest cannot run: {error}"))
-            .ok()
-    }
-
-    async fn set_memory(
-        &mut self,
-        regions: Vec<(MemoryRegion, OwnedFd)>,
-    ) -> std::result::Result<(), Refused> {
-        let mapped: std::result::Result<Vec<Region>, Refused> =
-            regions.iter().map(|(region, fd)| map(region, fd)).collect();
-        self.use_memory(mapped?).await
-    }
-
-    async fn add_memory(
-        &mut self,
-        region: &MemoryRegion,
-        fd: &OwnedFd,
-    ) -> std::result::Result<(), Refused> {
-        let mut regions = self.map.regions().to_vec();
-        regions.push(map(region, fd)?);
-        self.use_map(regions)?;
-        // All that was there is where it was.
-        for vring in self.slots.iter().filter_map(|slot| slot.running.as_ref()) {
-            vring.set_memory(Memory::new(self.map.clone()));
-        }
+    /// Memory has changed: rings that run are looked for in it again. The guest's addresses stay what
+    /// they are, whatever the front-end's are; a ring that is not in it any more stops, alone.
+    async fn relocated(&self, changed: Result<(), Refused>) -> Result<(), Refused> {
+        changed?;
+        self.ask_all(|index, ring| {
+            let setup = self.backend.vring(index).ok();
+            let areas = setup.and_then(|setup| self.space.areas(&setup));
+            let memory = self.space.memory();
+            ring.ask(move |ring| ring.relocate(memory, areas))
+        })
+        .await;
         Ok(())
     }
 
-    async fn remove_memory(&mut self, gone: &MemoryRegion) -> std::result::Result<(), Refused> {
-        let mut regions = self.map.regions().to_vec();
-        regions.retain(|region| region.guest() != gone.guest_addr);
-        self.use_memory(regions).await
-    }
-
-    fn use_map(&mut self, regions: Vec<Region>) -> std::result::Result<(), Refused> {
-        let map = RegionMap::new(regions).map_err(|_| Refused::Failed)?;
-        self.map = Arc::new(map);
-        Ok(())
-    }
-
-    /// Other memory; the rings that run are looked for in it again.
-    async fn use_memory(&mut self, regions: Vec<Region>) -> std::result::Result<(), Refused> {
-        self.use_map(regions)?;
-        for index in 0..self.slots.len() as u16 {
-            // The guest's addresses stay what they are, whatever the front-end's are.
-            if self.slots[usize::from(index)].running.is_some()
-                && let Ok(setup) = self.backend.vring(index)
-            {
-                // One that is not in it any more stops, alone.
-                let _ = self.rebuild(index, &setup).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn rebuild(&self, index: u16, setup: &VringSetup) -> std::result::Result<(), Refused> {
-        let Some(vring) = &self.slots[usize::from(index)].running else {
+    /// A ring has other addresses, or is logged now, or is not.
+    async fn move_ring(&self, setup: &VringSetup) -> Result<(), Refused> {
+        let Some(ring) = &self.slots[usize::from(setup.index)].running else {
             return Ok(());
         };
-        let memory = Memory::new(self.map.clone());
-        match vring
-            .rebuild(memory, |base| self.make_ring(setup, base))
-            .await
-        {
+        let (memory, areas) = (self.space.memory(), self.space.areas(setup));
+        let logging = self.space.log_parts(setup);
+        let moved =
+            ring.ask(move |ring| ring.relocate(memory, areas) && ring.set_log(logging).is_ok());
+        match moved.await {
+            Ok(true) => Ok(()),
+            _ => Err(Refused::Failed),
+        }
+    }
+
+    /// What is logged, or where, has changed.
+    async fn logging_changed(&self, changed: Result<(), Refused>) -> Result<(), Refused> {
+        changed?;
+        let set = self.ask_all(|index, ring| {
+            let setup = self.backend.vring(index).ok();
+            let logging = setup.and_then(|setup| self.space.log_parts(&setup));
+            ring.ask(move |ring| ring.set_log(logging))
+        });
+        match set.await.into_iter().all(|set| set.is_ok()) {
             true => Ok(()),
             false => Err(Refused::Failed),
         }
     }
-
-    /// A new log of requests in flight.
-    fn make_log(&self, asked: &InflightArea) -> Option<(InflightArea, OwnedFd)> {
-        let packed = has(self.backend.features(), F_RING_PACKED);
-        let each = inflight::length(packed, asked.queue_size);
-        let mmap_size = u64::from(asked.queues) * each as u64;
-        let fd = sealed_memory("blkit-inflight", mmap_size).ok()?;
-        let area = InflightArea {
-            mmap_size,
-            mmap_offset: 0,
-            ..*asked
-        };
-        Some((area, fd))
-    }
-
-    fn set_log(&mut self, area: &InflightArea, fd: &OwnedFd) -> std::result::Result<(), Refused> {
-        let packed = has(self.backend.features(), F_RING_PACKED);
-        let each = inflight::length(packed, area.queue_size);
-        if area.mmap_size < u64::from(area.queues) * each as u64 {
-            return Err(Refused::Malformed);
-        }
-        let region = Region::map(0, 0, fd, area.mmap_offset, area.mmap_size);
-        self.log = Some(Log {
-            region: region.map_err(|_| Refused::Failed)?,
-            each,
-            queues: area.queues,
-            packed,
-            size: area.queue_size,
-        });
-        Ok(())
-    }
 }
 
-impl Log {
-    /// The part of one ring; `None` if it has none, or is another kind of ring.
-    fn of(&self, setup: &VringSetup) -> Option<Area> {
-        let fits =
-            setup.index < self.queues && setup.packed() == self.packed && setup.size <= self.size;
-        let offset = usize::from(setup.index) * self.each;
-        fits.then(|| self.region.area(offset as u64, self.each))
-            .flatten()
-    }
-}
-
-fn map(region: &MemoryRegion, fd: &OwnedFd) -> std::result::Result<Region, Refused> {
-    let MemoryRegion {
-        guest_addr,
-        size,
-        user_addr,
-        mmap_offset,
-    } = *region;
-    let mapped = Region::map(guest_addr, user_addr, fd, mmap_offset, size);
-    mapped.map_err(|error| {
-        tracing::debug!("memory of a guest cannot be mapped: {error}");
-        Refused::Failed
-    })
+fn copy(fd: &Option<OwnedFd>) -> Result<Option<OwnedFd>, Refused> {
+    let copied = fd.as_ref().map(OwnedFd::try_clone).transpose();
+    copied.map_err(|_| Refused::Failed)
 }

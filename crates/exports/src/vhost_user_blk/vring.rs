@@ -1,189 +1,182 @@
-//! One ring that runs: requests out of it, completions into it.
+//! One ring that runs, on its reactor: when it is looked at, and how it ends.
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{pending, poll_fn},
+    os::fd::OwnedFd,
     pin::pin,
-    rc::{Rc, Weak},
+    rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
 
-use block::{Data, Doorbell, Errno, Flags, Op, Queue, Reactor, Request, Ticket};
-use reactor::{FdStream, PeerEvent};
+use block::{CancelGroup, Doorbell, Error, Queue, Reactor, Result, Tick};
+use reactor::{Io, PeerEvent};
 use virtio::{
-    blk::{Command, Config, ID_LEN, Parser, Pending, Range, Status},
-    memory::{Memory, Segment},
-    ring::{Chain, DeviceRing, RingError, Token, packed, split},
+    blk::Parser,
+    memory::{DirtyLog, Memory},
+    ring::{DeviceRing, RingAreas},
     sigbus,
 };
 
-use super::guest;
-
-/// Requests that are taken before others have their turn.
-const BATCH: u32 = 32;
+use super::{
+    dirty::Logging,
+    guest::GuestMemory,
+    remote::Shared,
+    requests::{Core, Found, Rest, Ring, either, status},
+};
 
 /// How often a ring is looked at that has no kick descriptor.
 const POLL: Duration = Duration::from_micros(200);
 
-/// The device's half, in either format.
-pub(super) enum Ring {
-    Split(split::Device),
-    Packed(packed::Device),
-}
+/// When it is said that a ring waits for its disk.
+const LONG: Duration = Duration::from_secs(5);
 
-/// Calls a method of whichever format it is.
-macro_rules! either {
-    ($ring:expr, $name:ident => $call:expr) => {
-        match $ring {
-            Ring::Split($name) => $call,
-            Ring::Packed($name) => $call,
-        }
-    };
-}
-
-/// What a ring works with.
+/// What a ring works with. May cross threads.
 pub(super) struct Parts {
-    pub(super) reactor: Reactor,
-    pub(super) queue: Rc<dyn Queue>,
+    pub(super) shared: Arc<Shared>,
     pub(super) ring: Ring,
+    pub(super) size: u16,
     pub(super) memory: Memory,
     pub(super) parser: Parser,
-    /// What the device says of itself now.
-    pub(super) config: Rc<RefCell<Config>>,
-    pub(super) id: [u8; ID_LEN],
-    /// Writes must be durable before they are answered.
-    pub(super) write_through: bool,
-    pub(super) kick: Option<Rc<PeerEvent>>,
-    pub(super) call: Option<Rc<PeerEvent>>,
-    pub(super) err: Option<Rc<PeerEvent>>,
+    pub(super) kick: Option<OwnedFd>,
+    pub(super) call: Option<OwnedFd>,
+    pub(super) err: Option<OwnedFd>,
     pub(super) enabled: bool,
-    /// To be shut down when the guest's memory is cut off.
-    pub(super) stream: FdStream,
+    pub(super) logging: Option<LogParts>,
+}
+
+/// What [`Logging`] is made of. May cross threads.
+pub(super) struct LogParts {
+    pub(super) log: DirtyLog,
+    pub(super) written: Vec<(u64, u64)>,
+    pub(super) told: Option<OwnedFd>,
+}
+
+/// How a ring ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The front-end wants its base. What is given up is taken again later if the base can say so, or
+    /// if `keep`, as it stays in the in-flight log; else it fails.
+    Base { keep: bool },
+    /// We go. What is given up is left to the next back-end.
+    Leave,
+    /// The front-end has gone. Nothing more is told: its next back-end does it again, as it is in the
+    /// log, or behind the used index.
+    Abandon,
 }
 
 /// A ring that runs. See the [module](self).
 pub(super) struct Vring {
-    /// Of itself, for the completions.
-    own: Weak<Vring>,
-    reactor: Reactor,
-    queue: Rc<dyn Queue>,
-    ring: RefCell<Ring>,
-    memory: RefCell<Memory>,
-    reader: RefCell<(Parser, Chain)>,
-    config: Rc<RefCell<Config>>,
-    id: [u8; ID_LEN],
-    write_through: Cell<bool>,
+    pub(super) reactor: Reactor,
+    pub(super) queue: Rc<dyn Queue>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) core: RefCell<Core>,
+    /// All its requests.
+    pub(super) group: CancelGroup,
     kick: RefCell<Option<Rc<PeerEvent>>>,
-    call: RefCell<Option<Rc<PeerEvent>>>,
-    err: RefCell<Option<Rc<PeerEvent>>>,
-    stream: FdStream,
+    call: RefCell<Option<PeerEvent>>,
+    err: RefCell<Option<PeerEvent>>,
     enabled: Cell<bool>,
     stopped: Cell<bool>,
+    /// What is in flight was cancelled.
+    pub(super) ending: Cell<bool>,
     /// The front-end has gone: nothing is told any more.
-    abandoned: Cell<bool>,
-    /// Chains of the in-flight log are still to be taken.
-    resuming: Cell<bool>,
+    pub(super) abandoned: Cell<bool>,
     /// Completions wait for the turn's end.
-    rung: Cell<bool>,
+    pub(super) rung: Cell<bool>,
     /// There may be something new, whatever the kick says.
     nudged: Cell<bool>,
+    /// It is looked at without kicks until then.
+    busy_until: Cell<Tick>,
     cuts: Cell<usize>,
-    tickets: RefCell<Tickets>,
     task: RefCell<Option<Waker>>,
-    idle: RefCell<Option<Waker>>,
-}
-
-/// What can be cancelled: the requests in flight.
-#[derive(Default)]
-struct Tickets {
-    slots: Vec<Option<Ticket>>,
-    free: Vec<usize>,
-    used: usize,
-}
-
-impl Tickets {
-    fn add(&mut self, ticket: Option<Ticket>) -> usize {
-        self.used += 1;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        self.slots[slot] = ticket;
-        slot
-    }
-
-    fn remove(&mut self, slot: usize) {
-        self.slots[slot] = None;
-        self.free.push(slot);
-        self.used -= 1;
-    }
-}
-
-/// What is needed to answer one request.
-struct Answer {
-    token: Token,
-    pending: Pending,
-    slot: usize,
-    /// Bytes written to the guest's memory, if it goes well.
-    written: u32,
-}
-
-/// What a visit of the ring has found.
-enum Found {
-    /// More than others have patience for.
-    More,
-    Nothing,
+    /// Woken when nothing is in flight.
+    pub(super) idle: RefCell<Option<Waker>>,
 }
 
 impl Vring {
     /// Runs a ring, from now on.
-    pub(super) fn start(parts: Parts) -> Rc<Vring> {
-        let vring = Rc::new_cyclic(|own| Vring {
-            own: own.clone(),
-            reactor: parts.reactor,
-            queue: parts.queue,
-            ring: RefCell::new(parts.ring),
-            memory: RefCell::new(parts.memory),
-            reader: RefCell::new((parts.parser, Chain::new())),
-            config: parts.config,
-            id: parts.id,
-            write_through: Cell::new(parts.write_through),
-            kick: RefCell::new(parts.kick),
-            call: RefCell::new(parts.call),
-            err: RefCell::new(parts.err),
-            stream: parts.stream,
+    ///
+    /// # Errors
+    /// The disk opens no queue; a descriptor that is none.
+    pub(super) fn start(reactor: &Reactor, parts: Parts) -> Result<Rc<Vring>> {
+        let queue = parts.shared.queue(reactor)?;
+        let memory = GuestMemory::new(parts.memory);
+        let rest = Rest::new(memory, parts.parser, parts.size);
+        let vring = Rc::new(Vring {
+            reactor: reactor.clone(),
+            queue,
+            core: RefCell::new(Core {
+                ring: parts.ring,
+                rest,
+            }),
+            group: reactor.cancel_group(),
+            kick: RefCell::new(event(reactor, parts.kick)?.map(Rc::new)),
+            call: RefCell::new(event(reactor, parts.call)?),
+            err: RefCell::new(event(reactor, parts.err)?),
+            shared: parts.shared,
             enabled: Cell::new(parts.enabled),
             stopped: Cell::new(false),
+            ending: Cell::new(false),
             abandoned: Cell::new(false),
-            resuming: Cell::new(true),
             rung: Cell::new(false),
             nudged: Cell::new(true),
+            busy_until: Cell::default(),
             cuts: Cell::new(sigbus::cuts()),
-            tickets: RefCell::default(),
             task: RefCell::default(),
             idle: RefCell::default(),
         });
+        vring.set_log(parts.logging)?;
+        vring.keep_busy();
         let running = vring.clone();
-        vring.reactor.spawn(async move { running.run().await });
-        vring
+        reactor.spawn(async move { running.run().await });
+        Ok(vring)
     }
 
-    async fn run(&self) {
+    async fn run(self: Rc<Vring>) {
         loop {
             self.nudged.set(false);
-            let found = self.visit();
+            let runs = self.enabled.get() && !self.stopped.get();
+            let busy = runs && self.is_busy();
+            let found = match runs {
+                true => self.visit(busy),
+                false => Ok(Found::Nothing(0)),
+            };
             self.look_for_cuts();
             match found {
                 _ if self.stopped.get() => return,
                 Err(error) => return self.break_off(&error),
                 Ok(Found::More) => self.step_back().await,
-                Ok(Found::Nothing) => {
+                Ok(Found::Nothing(taken)) if busy => {
+                    if taken > 0 {
+                        self.keep_busy();
+                    } else {
+                        // Who fills the ring may need this very CPU.
+                        std::thread::yield_now();
+                    }
+                    self.step_back().await;
+                }
+                Ok(Found::Nothing(_)) => {
                     if self.wait().await.is_err() {
                         return self.break_off(&"its kick descriptor cannot be waited for");
                     }
+                    self.keep_busy();
                 }
             }
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy_until.get() > self.reactor.now()
+    }
+
+    /// There was something: there may be more soon.
+    fn keep_busy(&self) {
+        let poll = self.shared.export.options.busy_poll;
+        if !poll.is_zero() {
+            self.busy_until.set(self.reactor.now().after(poll));
         }
     }
 
@@ -206,6 +199,7 @@ impl Vring {
         let mut kicked = pin!(async {
             match &kick {
                 Some(kick) => kick.wait().await,
+                None if !self.enabled.get() => pending().await,
                 None => {
                     self.reactor.sleep(POLL).await;
                     Ok(())
@@ -232,7 +226,7 @@ impl Vring {
     }
 
     /// The ring is broken: nothing more is taken, and the front-end is told.
-    fn break_off(&self, why: &dyn std::fmt::Display) {
+    pub(super) fn break_off(&self, why: &dyn std::fmt::Display) {
         tracing::debug!("a ring of a guest is stopped: {why}");
         self.stopped.set(true);
         if let Some(err) = &*self.err.borrow() {
@@ -240,271 +234,94 @@ impl Vring {
         }
     }
 
-    /// Takes what there is, up to a bound.
-    fn visit(&self) -> Result<Found, RingError> {
-        if !self.enabled.get() || self.stopped.get() {
-            return Ok(Found::Nothing);
-        }
-        self.reader.borrow_mut().0.config = *self.config.borrow();
-        either!(&mut *self.ring.borrow_mut(), ring => ring.disable_kicks());
-        for _ in 0..BATCH {
-            if self.take_one()? {
-                continue;
-            }
-            // If one came meanwhile there may be no kick for it.
-            if !either!(&mut *self.ring.borrow_mut(), ring => ring.enable_kicks())? {
-                return Ok(Found::Nothing);
-            }
-            either!(&mut *self.ring.borrow_mut(), ring => ring.disable_kicks());
-        }
-        Ok(Found::More)
-    }
-
     /// Memory that was cut off ends the connection.
     fn look_for_cuts(&self) {
         let cuts = sigbus::cuts();
-        if self.cuts.replace(cuts) != cuts && self.memory.borrow().map().was_cut() {
+        if self.cuts.replace(cuts) != cuts && self.core.borrow().rest.memory.map().was_cut() {
             self.break_off(&"the file of its memory was made shorter");
-            self.stream.shutdown();
-        }
-    }
-
-    fn take_one(&self) -> Result<bool, RingError> {
-        let memory = self.memory.borrow();
-        let mut reader = self.reader.borrow_mut();
-        let (parser, chain) = &mut *reader;
-        let mut ring = self.ring.borrow_mut();
-        let mut token = None;
-        if self.resuming.get() {
-            token = either!(&mut *ring, ring => ring.resume(&memory, chain))?;
-            self.resuming.set(token.is_some());
-        }
-        if token.is_none() {
-            token = either!(&mut *ring, ring => ring.pop(&memory, chain))?;
-        }
-        let Some(token) = token else {
-            return Ok(false);
-        };
-        drop(ring);
-        let (pending, command) = parser.parse(&memory, chain);
-        let slot = self.tickets.borrow_mut().add(None);
-        let answer = Answer {
-            token,
-            pending,
-            slot,
-            written: 0,
-        };
-        match command {
-            Ok(command) => self.serve(answer, command, &memory),
-            Err(status) => self.finish(answer, status),
-        }
-        Ok(true)
-    }
-
-    fn serve(&self, mut answer: Answer, command: Command<'_>, memory: &Memory) {
-        match command {
-            Command::Read { offset, len, data } => {
-                answer.written = len;
-                self.transfer(answer, Op::Read, offset, len, (memory, data));
-            }
-            Command::Write { offset, len, data } => {
-                self.transfer(answer, Op::Write, offset, len, (memory, data));
-            }
-            Command::Flush => self.submit(answer, self.reactor.request(Op::Flush, 0, 0)),
-            Command::GetId { data } => self.tell_id(answer, memory, data),
-            Command::Discard(ranges) => self.ranges(answer, Op::Discard, ranges),
-            Command::WriteZeroes(ranges) => self.ranges(answer, Op::WriteZeroes, ranges),
-            Command::GetLifetime { .. }
-            | Command::SecureErase(_)
-            | Command::ZoneAppend { .. }
-            | Command::ZoneReport { .. }
-            | Command::ZoneManage { .. } => self.finish(answer, Status::Unsupported),
-        }
-    }
-
-    fn transfer(
-        &self,
-        answer: Answer,
-        op: Op,
-        offset: u64,
-        len: u32,
-        (memory, data): (&Memory, &[Segment]),
-    ) {
-        let Some(iov) = guest::iov(memory, data) else {
-            return self.finish(answer, Status::IoError);
-        };
-        let mut req = self.reactor.request(op, offset, len.into());
-        *req.data_mut() = Data::Iov(iov);
-        if op == Op::Write {
-            req.set_flags(self.durability());
-        }
-        self.submit(answer, req);
-    }
-
-    fn durability(&self) -> Flags {
-        match self.write_through.get() {
-            true => Flags::FUA,
-            false => Flags::NONE,
-        }
-    }
-
-    fn submit(&self, answer: Answer, mut req: Request) {
-        let ticket = req.ticket();
-        self.tickets.borrow_mut().slots[answer.slot] = Some(ticket);
-        let vring = self.own.upgrade().expect("it runs");
-        req.on_complete(move |done| {
-            let error = done.error().map(block::IoError::errno);
-            vring.finish(answer, status(error));
-        });
-        self.queue.submit(req);
-    }
-
-    fn tell_id(&self, mut answer: Answer, memory: &Memory, data: &[Segment]) {
-        let mut rest = &self.id[..];
-        for piece in data {
-            let (now, later) = rest.split_at(rest.len().min(piece.len() as usize));
-            if !memory.write(piece.guest(), now) {
-                return self.finish(answer, Status::IoError);
-            }
-            rest = later;
-        }
-        answer.written = ID_LEN as u32;
-        self.finish(answer, Status::Ok);
-    }
-
-    /// One request for each range; the first error is the answer.
-    fn ranges(&self, answer: Answer, op: Op, ranges: &[Range]) {
-        if ranges.is_empty() {
-            return self.finish(answer, Status::Ok);
-        }
-        let vring = self.own.upgrade().expect("it runs");
-        let left = Rc::new(Cell::new(ranges.len()));
-        let error = Rc::new(Cell::new(None));
-        let answer = Rc::new(Cell::new(Some(answer)));
-        for range in ranges {
-            let mut req = self.reactor.request(op, range.offset, range.len);
-            if op == Op::WriteZeroes {
-                let keep = if range.unmap {
-                    Flags::NONE
-                } else {
-                    Flags::NO_HOLE
-                };
-                req.set_flags(keep | self.durability());
-            }
-            let (vring, left) = (vring.clone(), left.clone());
-            let (error, answer) = (error.clone(), answer.clone());
-            req.on_complete(move |done| {
-                let failed = done.error().map(block::IoError::errno);
-                error.set(error.get().or(failed));
-                left.set(left.get() - 1);
-                if left.get() == 0
-                    && let Some(answer) = answer.take()
-                {
-                    vring.finish(answer, status(error.get()));
-                }
-            });
-            self.queue.submit(req);
-        }
-    }
-
-    /// Puts an answer into the ring; the guest sees it at the turn's end.
-    fn finish(&self, answer: Answer, status: Status) {
-        let idle = {
-            let mut tickets = self.tickets.borrow_mut();
-            tickets.remove(answer.slot);
-            tickets.used == 0
-        };
-        if !self.abandoned.get() {
-            self.tell(answer, status);
-        }
-        if idle && let Some(waker) = self.idle.take() {
-            waker.wake();
-        }
-    }
-
-    fn tell(&self, answer: Answer, status: Status) {
-        let written = match status {
-            Status::Ok => answer.written,
-            _ => 0,
-        };
-        let memory = self.memory.borrow();
-        let written = answer.pending.finish(&memory, status, written);
-        either!(&mut *self.ring.borrow_mut(), ring => ring.push(answer.token, written));
-        if !self.rung.replace(true) {
-            let own = self.own.upgrade().expect("it runs");
-            self.reactor.at_end_of_turn(own);
+            self.shared.socket.shutdown();
         }
     }
 
     fn publish(&self) {
-        let wanted = either!(&mut *self.ring.borrow_mut(), ring => ring.publish());
+        let core = &mut *self.core.borrow_mut();
+        let wanted = either!(&mut core.ring, ring => ring.publish());
+        if let Some(logging) = &core.rest.logging {
+            logging.ring_written();
+            logging.tell();
+        }
         if wanted && let Some(call) = &*self.call.borrow() {
             call.signal();
         }
     }
 
-    /// Takes nothing more, and waits for what is in flight; what a layer holds back is cancelled.
+    /// Takes nothing more, and waits for what is in flight; what a layer holds back is given up.
     /// Returns where the ring would go on.
-    pub(super) async fn stop(&self) -> u32 {
+    pub(super) async fn end(self: Rc<Vring>, how: End) -> u32 {
         self.stopped.set(true);
+        if how == End::Abandon {
+            self.abandoned.set(true);
+            either!(&mut self.core.borrow_mut().ring, ring => ring.stop());
+        }
         self.nudge();
-        self.cancel();
+        self.ending.set(true);
+        self.group.cancel();
         self.quiet().await;
-        self.publish();
-        either!(&mut *self.ring.borrow_mut(), ring => ring.stop())
+        if how != End::Abandon {
+            self.publish();
+            self.settle(how);
+            self.publish();
+        }
+        either!(&mut self.core.borrow_mut().ring, ring => ring.stop())
     }
 
-    /// The front-end has gone: as [`Vring::stop`], but what ends from now on is not told to the guest,
-    /// whose next back-end does it again: it is in the log, or behind the used index.
-    pub(super) async fn abandon(&self) {
-        self.stopped.set(true);
-        self.abandoned.set(true);
-        either!(&mut *self.ring.borrow_mut(), ring => ring.stop());
-        self.nudge();
-        self.cancel();
-        self.quiet().await;
-    }
-
-    fn cancel(&self) {
-        // Cancelling completes requests, later: never from in here.
-        let parked: Vec<Ticket> = {
-            let mut tickets = self.tickets.borrow_mut();
-            tickets.slots.iter_mut().filter_map(Option::take).collect()
-        };
-        parked.iter().for_each(Ticket::cancel);
+    /// What becomes of the requests that were given up.
+    fn settle(self: &Rc<Vring>, how: End) {
+        let Core { ring, rest } = &mut *self.core.borrow_mut();
+        let kept = std::mem::take(&mut rest.kept);
+        let End::Base { keep } = how else { return };
+        let tokens: Vec<_> = kept.iter().map(|answer| &answer.token).collect();
+        if either!(ring, ring => ring.untake(&tokens)) || keep {
+            return;
+        }
+        for answer in kept {
+            let status = status(answer.error);
+            either!(ring, ring => self.tell(ring, &rest.memory, answer, status));
+        }
     }
 
     /// Waits until nothing is in flight.
     async fn quiet(&self) {
+        let mut long = pin!(self.reactor.sleep(LONG));
+        let mut said = false;
         poll_fn(|cx| {
-            if self.tickets.borrow().used == 0 {
+            let used = self.core.borrow().rest.slots.used();
+            if used == 0 {
                 return Poll::Ready(());
             }
             *self.idle.borrow_mut() = Some(cx.waker().clone());
+            if !said && long.as_mut().poll(cx).is_ready() {
+                said = true;
+                tracing::warn!("a guest's ring ends, and waits for {used} requests in its disk");
+            }
             Poll::Pending
         })
         .await;
     }
 
-    /// Goes on with another ring, and other memory: where it lies has changed. What is in flight ends
-    /// first, and nothing is taken meanwhile. False if there is no such ring; then it has stopped.
-    pub(super) async fn rebuild(
-        &self,
-        memory: Memory,
-        make: impl FnOnce(u32) -> Option<Ring>,
-    ) -> bool {
-        let enabled = self.enabled.replace(false);
-        self.quiet().await;
-        self.publish();
-        let base = either!(&mut *self.ring.borrow_mut(), ring => ring.stop());
-        let Some(ring) = make(base) else {
-            self.break_off(&"its memory is gone");
-            return false;
+    /// The ring lies somewhere else, in other memory. What is in flight goes on, in the memory it
+    /// began with. False if there is no such ring; then it has stopped.
+    pub(super) fn relocate(&self, memory: Memory, areas: Option<RingAreas>) -> bool {
+        let moved = {
+            let Core { ring, rest } = &mut *self.core.borrow_mut();
+            rest.set_memory(GuestMemory::new(memory));
+            areas.is_some_and(|areas| either!(ring, ring => ring.relocate(areas)).is_ok())
         };
-        *self.ring.borrow_mut() = ring;
-        *self.memory.borrow_mut() = memory;
-        self.set_enabled(enabled);
-        true
+        match moved {
+            true => self.nudge(),
+            false => self.break_off(&"its memory is gone"),
+        }
+        moved
     }
 
     /// Whether it takes requests.
@@ -513,31 +330,46 @@ impl Vring {
         self.nudge();
     }
 
-    pub(super) fn set_kick(&self, kick: Option<Rc<PeerEvent>>) {
-        *self.kick.borrow_mut() = kick;
+    pub(super) fn set_kick(&self, kick: Option<OwnedFd>) -> Result<()> {
+        *self.kick.borrow_mut() = event(&self.reactor, kick)?.map(Rc::new);
         self.nudge();
+        Ok(())
     }
 
-    pub(super) fn set_call(&self, call: Option<Rc<PeerEvent>>) {
+    pub(super) fn set_call(&self, call: Option<OwnedFd>) -> Result<()> {
+        let call = event(&self.reactor, call)?;
         // What was done before it came may have called nobody.
         if let Some(call) = &call {
             call.signal();
         }
         *self.call.borrow_mut() = call;
+        Ok(())
     }
 
-    pub(super) fn set_err(&self, err: Option<Rc<PeerEvent>>) {
-        *self.err.borrow_mut() = err;
+    pub(super) fn set_err(&self, err: Option<OwnedFd>) -> Result<()> {
+        *self.err.borrow_mut() = event(&self.reactor, err)?;
+        Ok(())
     }
 
-    pub(super) fn set_write_through(&self, on: bool) {
-        self.write_through.set(on);
+    /// Logs what is written from now on; also what requests write that are in flight.
+    pub(super) fn set_log(&self, parts: Option<LogParts>) -> Result<()> {
+        let logging = match parts {
+            None => None,
+            Some(parts) => Some(Logging {
+                log: parts.log,
+                written: parts.written,
+                told: event(&self.reactor, parts.told)?,
+            }),
+        };
+        self.core.borrow_mut().rest.set_log(logging);
+        Ok(())
     }
+}
 
-    /// The guest has other memory from now on; requests in flight keep theirs.
-    pub(super) fn set_memory(&self, memory: Memory) {
-        *self.memory.borrow_mut() = memory;
-    }
+/// An event descriptor of the front-end's, for this reactor.
+fn event(reactor: &Reactor, fd: Option<OwnedFd>) -> Result<Option<PeerEvent>> {
+    let event = fd.map(|fd| Io::of(reactor).peer_event(fd)).transpose();
+    event.map_err(|error| Error::io("a front-end's event descriptor is none", error))
 }
 
 impl Doorbell for Vring {
@@ -546,13 +378,5 @@ impl Doorbell for Vring {
         if !self.stopped.get() {
             self.publish();
         }
-    }
-}
-
-fn status(error: Option<Errno>) -> Status {
-    match error {
-        None => Status::Ok,
-        Some(Errno::ENOTSUP) => Status::Unsupported,
-        Some(_) => Status::IoError,
     }
 }

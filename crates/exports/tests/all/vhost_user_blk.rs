@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use blkit_exports::vhost_user_blk::{Export, Options};
+use blkit_exports::vhost_user_blk::{Export, Options, Sharing};
 use block::{
     Data, Device, Errno, Flags, Limits, Op, OpSet, Queue, Reactor, Request, Result, SharedBuf,
     SharedMem,
@@ -101,7 +101,11 @@ impl Control {
         loop {
             self.flush();
             let mut bytes = vec![0; self.front.wanted()];
-            let n = self.socket.read(&mut bytes).expect("an answer");
+            let n = match self.socket.read(&mut bytes) {
+                // The process was stopped for a while.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                n => n.expect("an answer"),
+            };
             assert!(n > 0, "the server has closed the connection");
             let got = self.front.input(&bytes[..n], [], &mut self.out);
             if let Some(event) = got.expect("no violation").1 {
@@ -428,16 +432,22 @@ pub fn export(disk: Arc<dyn Device>) -> Arc<Export> {
     let options = Options {
         queues: QUEUES,
         serial: "serial-number".into(),
+        sharing: Sharing::Shared,
         ..Options::default()
     };
     Export::new(disk, options)
 }
 
-/// A loop of its own for exports.
+/// Loops of their own for exports.
 pub struct Served(Reactors);
 
 impl Served {
     pub fn new(driver: DriverKind) -> Option<(Driven, Served)> {
+        Served::many(driver, 1)
+    }
+
+    /// So many loops: rings go round.
+    pub fn many(driver: DriverKind, loops: usize) -> Option<(Driven, Served)> {
         let options = reactor::Options {
             driver,
             ..reactor::Options::default()
@@ -447,23 +457,15 @@ impl Served {
             return None;
         };
         let reactor = made.reactor().clone();
-        let served = Reactors::start(1, options).expect("a second loop");
+        let served = Reactors::start(loops, options).expect("more loops");
         let driven = Driven(Rc::new(RefCell::new(made)), reactor);
         Some((driven, Served(served)))
     }
 
     pub fn connect(&self, export: &Arc<Export>) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let export = export.clone();
-        let sent = self.0.inbox(0).run(move |reactor| {
-            let stream = Io::of(reactor).fd_stream(theirs.into()).unwrap();
-            let reactor = reactor.clone();
-            let own = reactor.clone();
-            reactor.spawn(async move {
-                let _ = export.serve(&own, stream).await;
-            });
-        });
-        assert!(sent);
+        let homes: Vec<_> = (0..self.0.len()).map(|n| self.0.inbox(n).clone()).collect();
+        export.serve_socket(theirs.into(), &homes);
         ours
     }
 }
@@ -529,7 +531,7 @@ fn conformance_uring_packed_with_events() {
 
 /// Random traffic over four rings at once, checked byte by byte.
 fn traffic(driver: DriverKind, ring: u64, seed: u64) {
-    let Some((mut driven, served)) = Served::new(driver) else {
+    let Some((mut driven, served)) = Served::many(driver, 3) else {
         return;
     };
     let socket = served.connect(&export(MemoryDisk::new(SIZE)));

@@ -104,6 +104,15 @@ impl RegionMap {
         region.area(guest - region.guest(), len)
     }
 
+    /// The guest address of `len` bytes that lie here, if they are in one region.
+    pub fn guest_of(&self, host: *const u8, len: u64) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = (host.addr() as u64).checked_sub(region.host().addr().get() as u64)?;
+            let inside = offset < region.len() && len <= region.len() - offset;
+            inside.then(|| region.guest() + offset)
+        })
+    }
+
     /// `len` bytes from an address of the front-end's on, if they lie in one region. Rings of
     /// vhost-user have such addresses.
     pub fn by_user(&self, user: u64, len: usize) -> Option<Area> {

@@ -269,6 +269,28 @@ pub trait DeviceRing {
     /// The ring is broken, and stays so.
     fn pop(&mut self, memory: &Memory, chain: &mut Chain) -> Result<Option<Token>, RingError>;
 
+    /// Takes the next chain that was in flight when the in-flight log's last user ended, in the order
+    /// in which they were taken. Called until there is none, then [`DeviceRing::pop`]. A queue without
+    /// a log has none.
+    ///
+    /// # Errors
+    ///
+    /// The ring is broken.
+    fn resume(&mut self, memory: &Memory, chain: &mut Chain) -> Result<Option<Token>, RingError>;
+
+    /// The same queue lies somewhere else from now on, as when the front-end maps memory anew. All that
+    /// is in flight goes on.
+    ///
+    /// # Errors
+    ///
+    /// Areas that are none of this queue; then nothing has changed.
+    fn relocate(&mut self, areas: RingAreas) -> Result<(), SetupError>;
+
+    /// Takes back having taken these chains, which are all that are in flight: the queue's base goes
+    /// back, so that its next life takes them again. After [`DeviceRing::publish`]. False, and nothing
+    /// has changed, if chains behind one of them were pushed already: no base says that.
+    fn untake(&mut self, tokens: &[&Token]) -> bool;
+
     /// Gives a chain back; `written` bytes of it were written, from its first writable one on. Chains
     /// come back in any order. The guest sees them after [`DeviceRing::publish`].
     fn push(&mut self, token: Token, written: u32);

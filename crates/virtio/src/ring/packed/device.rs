@@ -70,7 +70,7 @@ impl Device {
     }
 
     /// As [`Device::new`], with an in-flight log. What the log says was in flight comes out of
-    /// [`Device::resume`] first; the base is the log's.
+    /// [`DeviceRing::resume`] first; the base is the log's.
     ///
     /// # Errors
     ///
@@ -112,29 +112,6 @@ impl Device {
             place = place.advance(1, self.config.size);
         }
         fence(Ordering::SeqCst);
-    }
-
-    /// Takes the next chain that was in flight when the log's last user ended, in the order in which
-    /// they were taken. Call it until there is none, then [`DeviceRing::pop`].
-    ///
-    /// # Errors
-    ///
-    /// The ring is broken.
-    pub fn resume(
-        &mut self,
-        memory: &Memory,
-        chain: &mut Chain,
-    ) -> Result<Option<Token>, RingError> {
-        let Some(found) = self.log.as_mut().and_then(inflight::Packed::resume) else {
-            return Ok(None);
-        };
-        self.begin(chain);
-        for one in &found.descriptors {
-            self.add(memory, chain, one.address, one.len, one.flags);
-        }
-        let id = found.descriptors.last().map_or(0, |last| last.id);
-        let slots = found.descriptors.len() as u16;
-        Ok(Some(self.take(id, slots, found.entry)))
     }
 
     fn fail<T>(&mut self, error: RingError) -> Result<T, RingError> {
@@ -242,6 +219,58 @@ impl DeviceRing for Device {
             }
             word = self.ring.load64(place.offset() + 8);
         }
+    }
+
+    fn resume(&mut self, memory: &Memory, chain: &mut Chain) -> Result<Option<Token>, RingError> {
+        let Some(found) = self.log.as_mut().and_then(inflight::Packed::resume) else {
+            return Ok(None);
+        };
+        self.begin(chain);
+        for one in &found.descriptors {
+            self.add(memory, chain, one.address, one.len, one.flags);
+        }
+        let id = found.descriptors.last().map_or(0, |last| last.id);
+        let slots = found.descriptors.len() as u16;
+        Ok(Some(self.take(id, slots, found.entry)))
+    }
+
+    fn relocate(&mut self, areas: RingAreas) -> Result<(), SetupError> {
+        areas.check(super::lengths(self.config.size), ALIGNMENTS)?;
+        self.ring = areas.descriptors;
+        self.driver = areas.driver;
+        self.device = areas.device;
+        Ok(())
+    }
+
+    fn untake(&mut self, tokens: &[&Token]) -> bool {
+        if self.pending != 0 || usize::from(self.in_flight) != tokens.len() {
+            return false;
+        }
+        // The chains from the used place on must be these very ones: their descriptors are untouched.
+        let mut wanted: Vec<(u16, u16)> = tokens.iter().map(|one| (one.id, one.slots)).collect();
+        let mut found = Vec::with_capacity(wanted.len());
+        let (mut place, mut length) = (self.used, 0);
+        for _ in 0..self.slots {
+            let word = self.ring.load64(place.offset() + 8);
+            length += 1;
+            if super::flags(word) & DESC_NEXT == 0 {
+                found.push(((word >> 32) as u16, std::mem::take(&mut length)));
+            }
+            place = place.advance(1, self.config.size);
+        }
+        wanted.sort_unstable();
+        found.sort_unstable();
+        if wanted != found {
+            return false;
+        }
+        if let Some(log) = &mut self.log {
+            tokens.iter().for_each(|token| log.push(token.entry));
+            log.before_publish(self.used.into());
+            log.after_publish(self.used.into());
+        }
+        self.avail = self.used;
+        (self.slots, self.in_flight) = (0, 0);
+        true
     }
 
     #[inline]

@@ -67,7 +67,7 @@ impl Device {
     }
 
     /// As [`Device::new`], with an in-flight log. What the log says was in flight comes out of
-    /// [`Device::resume`] first; the base is the log's.
+    /// [`DeviceRing::resume`] first; the base is the log's.
     ///
     /// # Errors
     ///
@@ -86,28 +86,6 @@ impl Device {
         }
         device.log = Some(log);
         Ok(device)
-    }
-
-    /// Takes the next chain that was in flight when the log's last user ended, in the order in which
-    /// they were taken. Call it until there is none, then [`DeviceRing::pop`].
-    ///
-    /// # Errors
-    ///
-    /// The ring is broken.
-    pub fn resume(
-        &mut self,
-        memory: &Memory,
-        chain: &mut Chain,
-    ) -> Result<Option<Token>, RingError> {
-        let Some(head) = self.log.as_mut().and_then(inflight::Split::resume) else {
-            return Ok(None);
-        };
-        // What was taken since is none of the log's.
-        if self.taken[usize::from(head)] {
-            return self.fail(RingError::InUse(head));
-        }
-        self.walk(memory, head, chain)?;
-        Ok(Some(self.take(head)))
     }
 
     fn fail<T>(&mut self, error: RingError) -> Result<T, RingError> {
@@ -203,6 +181,52 @@ impl DeviceRing for Device {
         }
         self.next_avail = self.next_avail.wrapping_add(1);
         Ok(Some(self.take(head)))
+    }
+
+    fn resume(&mut self, memory: &Memory, chain: &mut Chain) -> Result<Option<Token>, RingError> {
+        let Some(head) = self.log.as_mut().and_then(inflight::Split::resume) else {
+            return Ok(None);
+        };
+        // What was taken since is none of the log's.
+        if self.taken[usize::from(head)] {
+            return self.fail(RingError::InUse(head));
+        }
+        self.walk(memory, head, chain)?;
+        Ok(Some(self.take(head)))
+    }
+
+    fn relocate(&mut self, areas: RingAreas) -> Result<(), SetupError> {
+        areas.check(super::lengths(self.config.size), ALIGNMENTS)?;
+        self.descriptors = areas.descriptors;
+        self.driver = areas.driver;
+        self.device = areas.device;
+        Ok(())
+    }
+
+    fn untake(&mut self, tokens: &[&Token]) -> bool {
+        let count = self.next_avail.wrapping_sub(self.used);
+        if self.pending != 0 || usize::from(count) != tokens.len() || count != self.in_flight {
+            return false;
+        }
+        // Those behind the used index must be these very ones.
+        let mut seen = vec![false; self.taken.len()];
+        for n in 0..count {
+            let slot = usize::from(self.used.wrapping_add(n) & (self.config.size - 1));
+            let head = usize::from(self.driver.load16(ENTRIES + 2 * slot));
+            let known = self.taken.get(head) == Some(&true);
+            if !known || std::mem::replace(&mut seen[head], true) {
+                return false;
+            }
+        }
+        if let Some(log) = &mut self.log {
+            tokens.iter().for_each(|token| log.push(token.id));
+            log.publish(self.used);
+        }
+        self.taken.fill(false);
+        self.next_avail = self.used;
+        self.seen_avail = self.used;
+        self.in_flight = 0;
+        true
     }
 
     #[inline]
