@@ -195,8 +195,9 @@ impl Life {
             }
             if let Some(fd) = plan.connected.take() {
                 let (reactor, stop) = (self.reactor.clone(), self.stop.clone());
+                let homes = self.homes.clone();
                 self.reactor.spawn(async move {
-                    if let Err(error) = disk.serve_socket(&reactor, fd).await {
+                    if let Err(error) = disk.serve_socket(&reactor, fd, &homes).await {
                         tracing::warn!("{}", error.chain());
                     }
                     // It was all there was to do.

@@ -126,6 +126,7 @@ impl DiskConfig {
             block_size: self.logical_block_size.0 as u32,
             read_only: self.read_only || read_only,
             serial: self.serial.clone(),
+            ..vhost_user_blk::Options::default()
         }
     }
 }

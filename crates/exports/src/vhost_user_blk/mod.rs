@@ -139,11 +139,6 @@ impl Export {
         self.seats.stop();
     }
 
-    /// Ends all connections at once. What is in flight is still waited for: it is the guests' memory.
-    pub fn abort(&self) {
-        self.seats.abort();
-    }
-
     /// Waits until no front-end is there.
     pub async fn drained(&self) {
         self.seats.empty().await;

@@ -214,13 +214,7 @@ impl Session {
                 return Ok(());
             }
             Event::GetConfig(range) => {
-                let mut bytes = vec![0; range.size as usize];
-                let config = Config {
-                    capacity: self.shared.capacity(),
-                    ..self.config
-                };
-                let found = config.read(range.offset, &mut bytes);
-                self.backend.answer_config(found.map(|()| &bytes[..]), out);
+                self.tell_config(&range, out);
                 return Ok(());
             }
             Event::GetInflightFd(area) => {
@@ -319,6 +313,16 @@ impl Session {
     fn features_changed(&self, features: u64) {
         let through = !has(features, feature::FLUSH) || self.config.writeback == 0;
         self.shared.write_through.store(through, Ordering::Release);
+    }
+
+    fn tell_config(&mut self, range: &ConfigRange, out: &mut Out) {
+        let mut bytes = vec![0; range.size as usize];
+        let config = Config {
+            capacity: self.shared.capacity(),
+            ..self.config
+        };
+        let found = config.read(range.offset, &mut bytes);
+        self.backend.answer_config(found.map(|()| &bytes[..]), out);
     }
 
     fn set_config(&mut self, range: &ConfigRange, bytes: &[u8]) -> Result<(), Refused> {

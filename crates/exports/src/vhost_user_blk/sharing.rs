@@ -166,14 +166,6 @@ impl Seats {
         self.change(|state| state.stopping = true);
     }
 
-    /// Cuts all connections.
-    pub(super) fn abort(&self) {
-        self.change(|state| {
-            state.stopping = true;
-            state.seated.iter().for_each(|one| one.socket.shutdown());
-        });
-    }
-
     /// Whether [`Seats::stop`] was called.
     pub(super) fn is_stopping(&self) -> bool {
         self.lock().stopping

@@ -11,3 +11,4 @@ mod simulated;
 mod suites;
 mod vhost_user_blk;
 mod vhost_user_guests;
+mod vhost_user_sharing;

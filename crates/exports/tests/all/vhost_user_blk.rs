@@ -128,6 +128,11 @@ impl Control {
         );
     }
 
+    /// Features that the back-end offers.
+    pub fn offered(&self) -> u64 {
+        self.front.limits().expect("it is connected").features
+    }
+
     pub fn config(&mut self) -> Config {
         let range = ConfigRange {
             offset: 0,

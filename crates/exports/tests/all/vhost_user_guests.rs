@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -40,8 +40,8 @@ use crate::vhost_user_blk::{ALL, Control, Served, export};
 const SIZE: u64 = 1 << 20;
 
 /// A guest with one split ring at the beginning of its memory.
-struct Guest {
-    control: Control,
+pub struct Guest {
+    pub control: Control,
     memory: OwnedFd,
     region: Region,
     ring: split::Driver,
@@ -56,7 +56,7 @@ const LEN: u64 = 1 << 20;
 const AT_REQUESTS: usize = 0x1_0000;
 
 impl Guest {
-    fn new(socket: UnixStream) -> Guest {
+    pub fn new(socket: UnixStream) -> Guest {
         let control = Control::connect(socket, ALL);
         let memory = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&memory, LEN).unwrap();
@@ -86,7 +86,9 @@ impl Guest {
 
     /// Tells the back-end of features, memory and log.
     fn introduce(&mut self) {
-        let features = VERSION_1 | PROTOCOL_FEATURES | 1 << feature::FLUSH;
+        let wanted = VERSION_1 | PROTOCOL_FEATURES | 1 << feature::FLUSH;
+        // A read-only disk has nothing to flush.
+        let features = wanted & self.control.offered();
         self.control.does(Message::SetFeatures(features));
         let told = MemoryRegion {
             guest_addr: 0,
@@ -115,15 +117,15 @@ impl Guest {
     }
 
     /// Waits until the device has looked at so many requests.
-    fn taken(&self, count: usize, parking: &Parking) {
+    pub fn taken(&self, count: usize, parking: &Parking) {
         let end = Instant::now() + Duration::from_secs(20);
-        while parking.0.load(Ordering::SeqCst) < count {
+        while parking.taken.load(Ordering::SeqCst) < count {
             assert!(Instant::now() < end, "nothing comes");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn stop(&mut self) -> u32 {
+    pub fn stop(&mut self) -> u32 {
         let index = VringState { index: 0, num: 0 };
         match self.control.call(Message::GetVringBase(index)) {
             FrontEvent::VringBase(_, state) => state.num,
@@ -131,7 +133,7 @@ impl Guest {
         }
     }
 
-    fn start(&mut self, base: u32) {
+    pub fn start(&mut self, base: u32) {
         let state = |num| VringState { index: 0, num };
         let fd = |fd: &OwnedFd| VringFd {
             index: 0,
@@ -157,7 +159,7 @@ impl Guest {
         }
     }
 
-    fn submit(&mut self, slot: u16, operation: Operation<'_>) {
+    pub fn submit(&mut self, slot: u16, operation: Operation<'_>) {
         let mut buffers = Vec::new();
         self.requests
             .make(slot, &operation, &[], &mut buffers)
@@ -169,7 +171,7 @@ impl Guest {
     }
 
     /// Waits until the next request is done.
-    fn wait(&mut self) -> u16 {
+    pub fn wait(&mut self) -> u16 {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(used) = self.ring.pop().unwrap() {
@@ -180,7 +182,7 @@ impl Guest {
         }
     }
 
-    fn id(&mut self) -> [u8; 20] {
+    pub fn id(&mut self) -> [u8; 20] {
         self.submit(0, Operation::GetId);
         assert_eq!(self.wait(), 0);
         assert_eq!(self.requests.reply(0).status, Status::Ok);
@@ -197,11 +199,14 @@ fn is_signalled(fd: &OwnedFd) -> bool {
     poll(&mut fds, Some(&wait)).unwrap() == 1
 }
 
-fn with_server(test: impl Fn(&Served)) {
+/// Runs a test with both drivers, with rings on their session's thread, and on several.
+pub fn with_server(test: impl Fn(&Served)) {
     for driver in [DriverKind::Uring, DriverKind::Poll] {
-        if let Some((_, served)) = Served::new(driver) {
-            test(&served);
-            served.end();
+        for loops in [1, 3] {
+            if let Some((_, served)) = Served::many(driver, loops) {
+                test(&served);
+                served.end();
+            }
         }
     }
 }
@@ -230,29 +235,66 @@ fn a_guest_asks_and_stops_and_goes_on() {
     });
 }
 
-/// A disk that holds every request back until it is cancelled.
+/// A disk that holds every request back until it is cancelled, or let go.
 #[derive(Default)]
-struct Parking(AtomicUsize);
+pub struct Parking {
+    taken: AtomicUsize,
+    /// They cannot be cancelled.
+    holds: bool,
+    released: AtomicBool,
+}
 
-struct ParkingQueue(Arc<Parking>, RefCell<Vec<block::Parked>>);
+impl Parking {
+    /// One whose requests cannot be cancelled.
+    pub fn holding() -> Parking {
+        Parking {
+            holds: true,
+            ..Parking::default()
+        }
+    }
 
-impl Queue for ParkingQueue {
-    fn submit(&self, req: Request) {
-        let parked = req.park(|req| req.fail(Errno::EIO));
-        self.1.borrow_mut().push(parked);
-        self.0.0.fetch_add(1, Ordering::SeqCst);
+    /// All are done, from now on.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
     }
 }
 
-struct ParkingDisk(Arc<Parking>);
+struct ParkingQueue {
+    parking: Arc<Parking>,
+    reactor: Reactor,
+    parked: RefCell<Vec<block::Parked>>,
+}
+
+impl Queue for ParkingQueue {
+    fn submit(&self, req: Request) {
+        self.parking.taken.fetch_add(1, Ordering::SeqCst);
+        if !self.parking.holds {
+            let parked = req.park(|req| req.fail(Errno::ECANCELED));
+            return self.parked.borrow_mut().push(parked);
+        }
+        let (parking, reactor) = (self.parking.clone(), self.reactor.clone());
+        self.reactor.spawn(async move {
+            while !parking.released.load(Ordering::SeqCst) {
+                reactor.sleep(Duration::from_millis(1)).await;
+            }
+            req.done();
+        });
+    }
+}
+
+pub struct ParkingDisk(pub Arc<Parking>);
 
 impl Device for ParkingDisk {
     fn limits(&self) -> Arc<Limits> {
         Arc::new(Limits::new(SIZE, OpSet::DISK))
     }
 
-    fn open_queue(&self, _: &Reactor) -> Result<Rc<dyn Queue>> {
-        Ok(Rc::new(ParkingQueue(self.0.clone(), RefCell::default())))
+    fn open_queue(&self, reactor: &Reactor) -> Result<Rc<dyn Queue>> {
+        Ok(Rc::new(ParkingQueue {
+            parking: self.0.clone(),
+            reactor: reactor.clone(),
+            parked: RefCell::default(),
+        }))
     }
 }
 
