@@ -72,7 +72,7 @@ impl Setting {
             Some(folder) if words.is_empty() => PathBuf::from(folder),
             Some(_) => return Err("BLKIT_CAPI has the library: there is nothing to build".into()),
             None => {
-                let made = capi::make(words)?;
+                let made = capi::make(&capi::LIBNBD, words)?;
                 let linked = format!("{} {}", made.archive.display(), made.libraries.join(" "));
                 environment.push(("LIBNBD_STATIC", linked.into()));
                 let program = made.folder.with_file_name("blkit");

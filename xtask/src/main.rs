@@ -50,7 +50,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "capi",
-        about: "the C library libnbd.so.0 (--release, --no-tls, --install PREFIX)",
+        about: "the C libraries: libnbd, libblkio (--release, --no-tls, --install PREFIX)",
         run: capi::run,
     },
     Command {

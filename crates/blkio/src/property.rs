@@ -146,6 +146,8 @@ impl Property {
         match state {
             now if now == during => Ok(()),
             now if now < during => Err(must_be_connected()),
+            // libblkio does not tell these two apart.
+            _ if during == State::Created => Err(connected_already()),
             State::Started => Err(Error::new(
                 Errno::BUSY,
                 "Cannot set property in started state",

@@ -101,3 +101,10 @@ pub(crate) fn shared_memory(name: &std::ffi::CStr, len: usize) -> Result<(OwnedF
     debug_assert!(fd.as_raw_fd() >= 0);
     Ok((fd, addr.cast()))
 }
+
+/// Bytes of a page. By the C library: what rustix does instead ends a program below valgrind.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: it takes a number and answers with one.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}

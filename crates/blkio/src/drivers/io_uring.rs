@@ -166,7 +166,7 @@ impl Driver for IoUring {
             "request-alignment" => alignment(connected()?.alignment),
             "optimal-io-alignment" => alignment(connected()?.optimal_alignment),
             "optimal-io-size" => alignment(connected()?.optimal_size),
-            "optimal-buf-alignment" => alignment(rustix::param::page_size() as u32),
+            "optimal-buf-alignment" => alignment(crate::region::page_size() as u32),
             "max-segments" => Value::Int(queue::MAX_SEGMENTS as i32),
             "max-segment-len" | "max-transfer" => Value::Int(0),
             "max-write-zeroes-len" | "max-discard-len" => Value::U64(0),

@@ -237,7 +237,7 @@ fn it_can_be_installed() {
     let place = Place::new();
     let root = place.path("root");
     let mut install = place.command(env!("CARGO"));
-    install.args(["run", "-q", "-p", "xtask", "--", "capi"]);
+    install.args(["run", "-q", "-p", "xtask", "--", "capi", "libnbd"]);
     install.args(["--install", "/opt/blkit", "--libdir", "/opt/blkit/lib64"]);
     install
         .current_dir(env!("CARGO_MANIFEST_DIR"))

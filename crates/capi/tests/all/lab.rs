@@ -41,7 +41,7 @@ pub fn ours() -> &'static Library {
 /// In the profile of the tests, so that `--release` tests what is released.
 fn build() -> PathBuf {
     let mut command = Command::new(env!("CARGO"));
-    command.args(["run", "-q", "-p", "xtask", "--", "capi"]);
+    command.args(["run", "-q", "-p", "xtask", "--", "capi", "libnbd"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }

@@ -64,12 +64,12 @@ impl File {
             FileType::RegularFile => true,
             FileType::BlockDevice => false,
             _ => {
-                let text = "The file descriptor must be a regular file or block device";
+                let text = "The file must be a block device or a regular file";
                 return Err(invalid(text));
             }
         };
         let direct = flags.contains(OFlags::DIRECT);
-        let page = rustix::param::page_size() as u32;
+        let page = crate::region::page_size() as u32;
         let logical = device_number(fd, BLKSSZGET);
         let (alignment, memory_alignment) = match (direct, is_regular) {
             (false, _) => (1, 1),

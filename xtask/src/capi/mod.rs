@@ -1,12 +1,15 @@
-//! `cargo xtask capi [OPTION...]`: the C library, with the symbol versions of libnbd.
+//! `cargo xtask capi [LIBRARY...] [OPTION...]`: the C libraries, with the symbols of those whose place
+//! they take ([`libraries`]).
 //!
-//! A `cdylib` loses version nodes: rustc passes the linker a script of its own. So this builds a
-//! static library and links it with `cc`. What is made lies in `target/PROFILE/capi`:
+//! A `cdylib` loses version nodes: rustc passes the linker a script of its own. So this builds static
+//! libraries and links them with `cc`. What is made lies in `target/PROFILE/capi`, for libnbd:
 //! `libnbd.so.0`, `libnbd.so`, `include/libnbd.h` and `pkgconfig/libnbd.pc`, which can be used from
 //! there or installed. The last line of output is that folder.
 //!
 //! `CC`, `LDFLAGS` and `DESTDIR` are heeded as packagers expect. Linking happens only if something
 //! changed, and files are replaced in one step: several of these may run at a time.
+
+mod libraries;
 
 use std::{
     fs,
@@ -18,13 +21,13 @@ use std::{
 use serde_json::Value;
 
 use crate::tool;
-
-/// The version of libnbd whose interface this is.
-const VERSION: &str = "1.24.4";
+pub use libraries::LIBNBD;
+use libraries::{ALL, Library};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
+    libraries: Vec<&'static Library>,
     profile: String,
     tls: bool,
     prefix: Option<PathBuf>,
@@ -50,32 +53,42 @@ pub struct Made {
 
 /// Builds, links and installs.
 pub fn run(words: &[String]) -> Result<ExitCode, String> {
-    println!("{}", make(words)?.folder.display());
+    let wanted = parse(words)?;
+    let mut last = None;
+    for library in &wanted.libraries {
+        last = Some(make_one(library, &wanted)?);
+    }
+    if let Some(made) = last {
+        println!("{}", made.folder.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same for another chore.
-pub fn make(words: &[String]) -> Result<Made, String> {
-    let wanted = parse(words)?;
-    let built = build(&wanted)?;
+/// Makes one of them for another chore.
+pub fn make(library: &'static Library, words: &[String]) -> Result<Made, String> {
+    make_one(library, &parse(words)?)
+}
+
+fn make_one(library: &Library, wanted: &Wanted) -> Result<Made, String> {
+    let built = build(library, wanted)?;
     let folder = built
         .archive
         .parent()
         .ok_or("the archive lies nowhere")?
         .join("capi");
-    link(&built, &folder)?;
-    let header = crate_folder().join("include/libnbd.h");
+    link(library, &built, &folder)?;
+    let header = library.source().join("include").join(library.header);
     let include = folder.join("include");
     fs::create_dir_all(&include).map_err(|why| told(&include, &why))?;
-    put(&include.join("libnbd.h"), &read(&header)?)?;
+    put(&include.join(library.header), &read(&header)?)?;
     let pkgconfig = folder.join("pkgconfig");
     fs::create_dir_all(&pkgconfig).map_err(|why| told(&pkgconfig, &why))?;
-    let describes = describe(&folder, &folder);
-    put(&pkgconfig.join("libnbd.pc"), describes.as_bytes())?;
+    let describes = library.describe(&folder, &folder);
+    put(&pkgconfig.join(library.pc()), describes.as_bytes())?;
     if let Some(prefix) = &wanted.prefix {
         let libdir = wanted.libdir.clone().unwrap_or_else(|| prefix.join("lib"));
         let root = std::env::var_os("DESTDIR").map(PathBuf::from);
-        install(&folder, prefix, &libdir, root.as_deref())?;
+        install(library, &folder, prefix, &libdir, root.as_deref())?;
     }
     Ok(Made {
         folder,
@@ -86,6 +99,7 @@ pub fn make(words: &[String]) -> Result<Made, String> {
 
 fn parse(words: &[String]) -> Result<Wanted, String> {
     let mut wanted = Wanted {
+        libraries: Vec::new(),
         profile: "dev".to_owned(),
         tls: true,
         prefix: None,
@@ -103,19 +117,26 @@ fn parse(words: &[String]) -> Result<Wanted, String> {
             "--no-tls" => wanted.tls = false,
             "--install" => wanted.prefix = Some(absolute(value()?)?),
             "--libdir" => wanted.libdir = Some(absolute(value()?)?),
-            _ => return Err(format!("unexpected argument '{word}'\n{USAGE}")),
+            name => match ALL.iter().find(|library| library.name == name) {
+                Some(library) => wanted.libraries.push(library),
+                None => return Err(format!("unexpected argument '{word}'\n{USAGE}")),
+            },
         }
     }
     if wanted.libdir.is_some() && wanted.prefix.is_none() {
         return Err("--libdir says where --install installs to".to_owned());
     }
+    if wanted.libraries.is_empty() {
+        wanted.libraries.extend(&ALL);
+    }
     Ok(wanted)
 }
 
-const USAGE: &str = "options: [--release | --profile NAME] [--no-tls] \
+const USAGE: &str = "libraries: libnbd, libblkio [default: all]\n\
+                     options: [--release | --profile NAME] [--no-tls] \
                      [--install PREFIX [--libdir FOLDER]]";
 
-/// What is installed is written into libnbd.pc: a relative path would mean another place there.
+/// What is installed is written into the .pc file: a relative path would mean another place there.
 fn absolute(path: String) -> Result<PathBuf, String> {
     match Path::new(&path).is_absolute() {
         true => Ok(path.into()),
@@ -124,12 +145,12 @@ fn absolute(path: String) -> Result<PathBuf, String> {
 }
 
 /// Builds the static library.
-fn build(wanted: &Wanted) -> Result<Built, String> {
+fn build(library: &Library, wanted: &Wanted) -> Result<Built, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["rustc", "-p", "blkit-capi", "--lib"]);
+    command.args(["rustc", "-p", library.package, "--lib"]);
     command.args(["--crate-type", "staticlib", "--profile", &wanted.profile]);
-    if wanted.tls {
+    if wanted.tls && library.tls {
         command.args(["--features", "tls"]);
     }
     let output = command
@@ -151,7 +172,7 @@ fn build(wanted: &Wanted) -> Result<Built, String> {
         return Err("cargo rustc failed".to_owned());
     }
     Ok(Built {
-        archive: archive(&messages).ok_or("cargo did not say where the archive is")?,
+        archive: archive(library, &messages).ok_or("cargo did not say where the archive is")?,
         libraries: libraries(&messages).ok_or("rustc did not say what to link with")?,
     })
 }
@@ -167,11 +188,12 @@ fn complaints(messages: &[Value]) -> impl Iterator<Item = &str> {
 }
 
 /// Finds the static library in cargo's messages.
-fn archive(messages: &[Value]) -> Option<PathBuf> {
+fn archive(library: &Library, messages: &[Value]) -> Option<PathBuf> {
+    let target = library.target();
     messages
         .iter()
         .filter(|message| message["reason"] == "compiler-artifact")
-        .filter(|message| message["target"]["name"] == "blkit_capi")
+        .filter(|message| message["target"]["name"] == target.as_str())
         .flat_map(|message| message["filenames"].as_array().into_iter().flatten())
         .filter_map(|file| file.as_str())
         .find(|path| path.ends_with(".a"))
@@ -188,10 +210,10 @@ fn libraries(messages: &[Value]) -> Option<Vec<String>> {
 }
 
 /// Links the shared library, unless it is what would be linked.
-fn link(built: &Built, folder: &Path) -> Result<(), String> {
-    let library = folder.join("libnbd.so.0");
-    let linked = folder.join(".linked");
-    let script = crate_folder().join("libnbd.map");
+fn link(library: &Library, built: &Built, folder: &Path) -> Result<(), String> {
+    let file = folder.join(library.soname);
+    let linked = folder.join(format!(".{}.linked", library.name));
+    let script = library.source().join(format!("{}.map", library.name));
     let flags = std::env::var("LDFLAGS").unwrap_or_default();
     let cc = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let state = [
@@ -202,11 +224,11 @@ fn link(built: &Built, folder: &Path) -> Result<(), String> {
         cc.clone(),
     ]
     .join("\n");
-    if library.exists() && fs::read_to_string(&linked).is_ok_and(|was| was == state) {
+    if file.exists() && fs::read_to_string(&linked).is_ok_and(|was| was == state) {
         return Ok(());
     }
     fs::create_dir_all(folder).map_err(|why| told(folder, &why))?;
-    let new = folder.join(format!("libnbd.so.0.{}", std::process::id()));
+    let new = folder.join(format!("{}.{}", library.soname, std::process::id()));
     let output = Command::new(&cc)
         .arg("-shared")
         .arg("-o")
@@ -215,7 +237,8 @@ fn link(built: &Built, folder: &Path) -> Result<(), String> {
         .arg(&built.archive)
         .arg("-Wl,--no-whole-archive")
         .arg(format!("-Wl,--version-script={}", script.display()))
-        .args(["-Wl,-soname,libnbd.so.0", "-Wl,--gc-sections"])
+        .arg(format!("-Wl,-soname,{}", library.soname))
+        .arg("-Wl,--gc-sections")
         .args(["-Wl,-z,relro,-z,now,-z,defs", "-Wl,--as-needed"])
         .args(&built.libraries)
         .args(flags.split_whitespace())
@@ -225,8 +248,8 @@ fn link(built: &Built, folder: &Path) -> Result<(), String> {
         let why = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{cc}: {}\n{}", output.status, why.trim()));
     }
-    fs::rename(&new, &library).map_err(|why| told(&library, &why))?;
-    alias(folder)?;
+    fs::rename(&new, &file).map_err(|why| told(&file, &why))?;
+    alias(library, folder)?;
     put(&linked, state.as_bytes())
 }
 
@@ -243,31 +266,23 @@ fn identity(path: &Path) -> Result<String, String> {
     ))
 }
 
-/// The name that `-lnbd` looks for.
-fn alias(folder: &Path) -> Result<(), String> {
-    let name = folder.join("libnbd.so");
-    let new = folder.join(format!("libnbd.so.{}", std::process::id()));
-    symlink("libnbd.so.0", &new)
+/// The name that the linker looks for.
+fn alias(library: &Library, folder: &Path) -> Result<(), String> {
+    let name = folder.join(format!("{}.so", library.name));
+    let new = folder.join(format!("{}.so.{}", library.name, std::process::id()));
+    symlink(library.soname, &new)
         .and_then(|()| fs::rename(&new, &name))
         .map_err(|why| told(&name, &why))
 }
 
-/// The text of libnbd.pc.
-fn describe(prefix: &Path, libdir: &Path) -> String {
-    format!(
-        "prefix={}\nlibdir={}\nincludedir=${{prefix}}/include\n\n\
-         Name: libnbd\n\
-         Description: NBD client library, of blkit\n\
-         Version: {VERSION}\n\
-         Cflags: -I${{includedir}}\n\
-         Libs: -L${{libdir}} -lnbd\n",
-        prefix.display(),
-        libdir.display()
-    )
-}
-
 /// Copies what was built to where programs look for it.
-fn install(folder: &Path, prefix: &Path, libdir: &Path, root: Option<&Path>) -> Result<(), String> {
+fn install(
+    library: &Library,
+    folder: &Path,
+    prefix: &Path,
+    libdir: &Path,
+    root: Option<&Path>,
+) -> Result<(), String> {
     let below = |path: &Path| match root {
         Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
         None => path.to_owned(),
@@ -277,17 +292,15 @@ fn install(folder: &Path, prefix: &Path, libdir: &Path, root: Option<&Path>) -> 
     for folder in [&include, &pkgconfig] {
         fs::create_dir_all(folder).map_err(|why| told(folder, &why))?;
     }
+    let header = folder.join("include").join(library.header);
+    put(&include.join(library.header), &read(&header)?)?;
     put(
-        &include.join("libnbd.h"),
-        &read(&folder.join("include/libnbd.h"))?,
+        &lib.join(library.soname),
+        &read(&folder.join(library.soname))?,
     )?;
-    put(
-        &lib.join("libnbd.so.0"),
-        &read(&folder.join("libnbd.so.0"))?,
-    )?;
-    alias(&lib)?;
-    let describes = describe(prefix, libdir);
-    put(&pkgconfig.join("libnbd.pc"), describes.as_bytes())
+    alias(library, &lib)?;
+    let describes = library.describe(prefix, libdir);
+    put(&pkgconfig.join(library.pc()), describes.as_bytes())
 }
 
 /// Writes a file in one step: a program may have the one before open or mapped.
@@ -308,10 +321,6 @@ fn told(path: &Path, why: &std::io::Error) -> String {
     format!("{}: {why}", path.display())
 }
 
-fn crate_folder() -> PathBuf {
-    tool::root().join("crates/capi")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -325,16 +334,20 @@ mod tests {
     #[test]
     fn options() {
         let wanted = parse(&words(
-            "--release --no-tls --install /usr --libdir /usr/lib64",
+            "libblkio --release --no-tls --install /usr --libdir /usr/lib64",
         ));
         let expected = Wanted {
+            libraries: vec![&libraries::LIBBLKIO],
             profile: "release".to_owned(),
             tls: false,
             prefix: Some("/usr".into()),
             libdir: Some("/usr/lib64".into()),
         };
         assert_eq!(wanted, Ok(expected));
+        let all = parse(&[]).expect("all of them").libraries;
+        assert_eq!(all, ALL.to_vec());
         for wrong in [
+            "libnbd.so",
             "--install",
             "--install usr",
             "--libdir /usr/lib",
@@ -356,18 +369,21 @@ mod tests {
             json!({"reason": "compiler-artifact", "target": {"name": "blkit_capi"},
                    "filenames": ["/x/b.rmeta", "/x/libblkit_capi.a"]}),
         ];
-        assert_eq!(archive(&messages), Some("/x/libblkit_capi.a".into()));
+        assert_eq!(
+            archive(&LIBNBD, &messages),
+            Some("/x/libblkit_capi.a".into())
+        );
         assert_eq!(libraries(&messages), Some(words("-lgcc_s -lc")));
         assert_eq!(
             complaints(&messages).collect::<Vec<_>>(),
             ["warning: unused\n"]
         );
-        assert_eq!((archive(&[]), libraries(&[])), (None, None));
+        assert_eq!((archive(&LIBNBD, &[]), libraries(&[])), (None, None));
     }
 
     #[test]
     fn pkg_config_knows_the_folders() {
-        let text = describe(Path::new("/usr"), Path::new("/usr/lib64"));
+        let text = LIBNBD.describe(Path::new("/usr"), Path::new("/usr/lib64"));
         assert!(text.starts_with("prefix=/usr\nlibdir=/usr/lib64\nincludedir=${prefix}/include\n"));
         assert!(text.contains("\nVersion: 1.24.4\n"));
     }
