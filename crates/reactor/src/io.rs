@@ -108,6 +108,14 @@ impl Io {
         Ok(())
     }
 
+    /// Watches a descriptor, from now on.
+    pub(crate) fn watch(&self, fd: Arc<OwnedFd>) -> Watch {
+        Watch {
+            key: self.0.begin(Op::Watch(fd)),
+            io: self.0.clone(),
+        }
+    }
+
     pub(crate) fn begin(&self, op: Op) -> OpFuture {
         OpFuture {
             key: self.0.begin(op),
@@ -162,6 +170,25 @@ impl IoInner {
         if let Some(result) = instant {
             self.complete(key, result);
         }
+    }
+
+    /// A watch that goes on has something to tell. False if this is no watch.
+    pub(crate) fn fired(&self, key: Key) -> bool {
+        let waker = {
+            let mut table = self.table.borrow_mut();
+            let Some(slot) = table.get(key) else {
+                return false;
+            };
+            if !matches!(slot.op, Some(Op::Watch(_))) {
+                return false;
+            }
+            slot.fired = true;
+            slot.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
     }
 
     /// The driver is done with an operation.
@@ -275,6 +302,38 @@ pub(crate) enum Step {
     Again,
     /// It is finished, with this result.
     Done(i32),
+}
+
+/// Tells each time a descriptor becomes readable. Dropped, it ends.
+pub(crate) struct Watch {
+    key: Key,
+    io: Rc<IoInner>,
+}
+
+impl Watch {
+    /// Ready if that has happened since this was ready last. `Ok(false)` if the watch has ended with
+    /// it: there are files that nobody can watch for long.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut table = self.io.table.borrow_mut();
+        let slot = table.get(self.key).expect("a watch that has not ended");
+        if slot.state == State::Done {
+            return Poll::Ready(sys::check(slot.result).map(|_| false));
+        }
+        if std::mem::take(&mut slot.fired) {
+            return Poll::Ready(Ok(true));
+        }
+        match &mut slot.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => slot.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.io.abandon(self.key);
+    }
 }
 
 /// Waits for an operation. Dropped, it cancels the operation, whose result nobody gets.

@@ -135,6 +135,7 @@ impl Poller {
 
     /// Tries an operation. A result, if there is one at once.
     pub(crate) fn start(&self, key: Key, slot: &mut Slot) -> Option<i32> {
+        use epoll::EventFlags as Flags;
         match slot.op.as_mut().expect("an operation that is started") {
             Op::Recv(sock, buf) => {
                 let (ptr, len) = (buf.spare_ptr(), buf.room());
@@ -169,8 +170,9 @@ impl Poller {
                 batch.window(&mut slot.iov);
                 transmit(key, sock, &mut slot.iov)
             }
-            Op::Readable(fd) => self.wait_for(key, fd, epoll::EventFlags::IN),
-            Op::Writable(fd) => self.wait_for(key, fd, epoll::EventFlags::OUT),
+            Op::Readable(fd) => self.wait_for(key, fd, Flags::IN | Flags::ONESHOT),
+            Op::Writable(fd) => self.wait_for(key, fd, Flags::OUT | Flags::ONESHOT),
+            Op::Watch(fd) => self.wait_for(key, fd, Flags::IN | Flags::ET),
             Op::File(op) => self.offload(key, op),
         }
     }
@@ -186,7 +188,7 @@ impl Poller {
                 sock.ready.send.set(None);
                 true
             }
-            Some(Op::Readable(_) | Op::Writable(_)) => {
+            Some(Op::Readable(_) | Op::Writable(_) | Op::Watch(_)) => {
                 self.forget(key);
                 true
             }
@@ -251,6 +253,7 @@ impl Poller {
                 stream if stream & STREAM != 0 => {
                     self.stream_event(io, (stream & !STREAM) as usize, event.flags);
                 }
+                key if io.fired(Key(key)) => {}
                 key => {
                     self.forget(Key(key));
                     io.complete(Key(key), 0);
@@ -306,11 +309,10 @@ impl Poller {
     }
 
     /// Waits until the descriptor is ready; the result, if that failed at once.
-    fn wait_for(&self, key: Key, fd: &OwnedFd, ready: epoll::EventFlags) -> Option<i32> {
+    fn wait_for(&self, key: Key, fd: &OwnedFd, flags: epoll::EventFlags) -> Option<i32> {
         let add = || -> io::Result<()> {
             let own = fd.try_clone()?;
             let data = epoll::EventData::new_u64(key.0);
-            let flags = ready | epoll::EventFlags::ONESHOT;
             epoll::add(&self.epoll, own.as_fd(), data, flags)?;
             self.waited.borrow_mut().insert(key.0, own);
             Ok(())

@@ -42,6 +42,8 @@ pub(crate) enum Op {
     Readable(Arc<OwnedFd>),
     /// Wait until the descriptor is writable.
     Writable(Arc<OwnedFd>),
+    /// Tell each time the descriptor becomes readable, until it is cancelled.
+    Watch(Arc<OwnedFd>),
     /// File I/O.
     File(FileOp),
 }
@@ -65,6 +67,8 @@ pub(crate) struct Slot {
     pub(crate) waker: Option<Waker>,
     /// The send reports failure only (see `uring`).
     pub(crate) silent: bool,
+    /// A watch has something to tell.
+    pub(crate) fired: bool,
     /// Address ranges and message header of the call in flight.
     pub(crate) iov: Vec<libc::iovec>,
     pub(crate) msg: libc::msghdr,
@@ -92,6 +96,7 @@ impl Table {
                     result: 0,
                     waker: None,
                     silent: false,
+                    fired: false,
                     iov: Vec::new(),
                     msg: crate::sys::header(&mut []),
                     generation: 0,
@@ -104,6 +109,7 @@ impl Table {
         slot.state = State::Pending;
         slot.op = Some(op);
         slot.silent = false;
+        slot.fired = false;
         (Key::new(at, slot.generation), slot)
     }
 

@@ -160,6 +160,10 @@ impl Uring {
             Op::Writable(fd) => {
                 opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLOUT as u32).build()
             }
+            // One entry for many completions, one at each edge.
+            Op::Watch(fd) => opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32)
+                .multi(true)
+                .build(),
             Op::File(op) => file_entry(op, &mut slot.iov),
         };
         self.push(entry.user_data(key.0));
@@ -300,6 +304,7 @@ impl Uring {
                     WAKE => self.listen(),
                     TIMER => self.armed.set(u64::MAX),
                     IGNORE => {}
+                    key if cqueue::more(entry.flags()) => drop(io.fired(Key(key))),
                     key => io.complete(Key(key), entry.result()),
                 }
             }
