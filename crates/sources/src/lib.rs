@@ -14,6 +14,7 @@
 //! | [`ones`] | reads 0xff or another byte, forgets writes |
 //! | [`zero`] | a disk of no bytes at all |
 //! | [`nbd`] | the export of another NBD server |
+//! | [`mod@blkio`] | a disk by io_uring, NVMe, vhost-user, vhost-vdpa or VFIO |
 //! | [`full`] | reads zeroes, every write fails: no space left |
 //! | [`pattern`] | each 8 bytes hold their own offset |
 //! | [`random`] | bytes that look random and are the same every time |
@@ -24,10 +25,11 @@
 //! Each module has a configuration struct, whose doc comments are the user's help, and `new`, which
 //! makes the source and opens nothing. [`registry`] lists them for whoever builds a graph.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod base64;
+pub mod blkio;
 mod blob;
 pub mod data;
 pub mod example1;
@@ -55,6 +57,7 @@ mod prepared;
 pub mod random;
 mod regions;
 mod registry;
+mod relay;
 mod scratch;
 mod single;
 pub mod sparse_random;

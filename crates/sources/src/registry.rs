@@ -6,8 +6,9 @@ use block::{Error, ErrorKind, Result, Source};
 use config::{Arg, Config, ConfigError, Schema};
 
 use crate::{
-    data, example1, example2, example3, example4, file, floppy, full, info, iso, linuxdisk, memory,
-    nbd, null, ondemand, ones, partitioning, pattern, random, sparse_random, split, tmpdisk, zero,
+    blkio, data, example1, example2, example3, example4, file, floppy, full, info, iso, linuxdisk,
+    memory, nbd, null, ondemand, ones, partitioning, pattern, random, sparse_random, split,
+    tmpdisk, zero,
 };
 
 /// One kind of source.
@@ -27,6 +28,7 @@ pub struct Entry {
 pub fn registry() -> &'static [Entry] {
     static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         let mut entries = vec![
+            entry::<blkio::BlkioConfig>("A disk by one of libblkio's drivers", blkio::make),
             entry::<data::DataConfig>("Bytes given on the command line", data::make),
             entry::<example1::Example1Config>("Example: one empty partition", example1::make),
             entry::<example2::Example2Config>("Example: a file, read-only", example2::make),

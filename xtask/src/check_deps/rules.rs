@@ -390,6 +390,8 @@ pub const RULES: &[Rule] = &[
                 "crates/exports/src/vduse",
                 "crates/exports/src/fuse",
                 "crates/exports/src/vhost_user_blk/guest.rs",
+                "crates/sources/src/blkio/arena.rs",
+                "crates/sources/src/blkio/lane.rs",
                 "fuzz/",
                 "benches/",
             ],

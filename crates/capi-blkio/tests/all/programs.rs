@@ -265,6 +265,23 @@ fn no_leaks_with_vhost_user() {
     below_valgrind(VhostUser);
 }
 
+/// The program that stands in the documentation.
+#[test]
+fn the_documented_program_reads() {
+    if !have(&["cc"]) || !have_io_uring() {
+        return;
+    }
+    let page = include_str!("../../../../docs/libblkio.md");
+    let (_, program) = page.split_once("```c\n").expect("a program");
+    let (program, _) = program.split_once("```").expect("its end");
+    let place = Place::new();
+    fs::write(place.path("documented.c"), program).expect("writes");
+    let file = place.compile_file(&place.path("documented.c"), ours());
+    let disk = place.disk(b"hello");
+    let said = stdout_of(place.command(file).arg("io_uring").arg(disk));
+    assert_eq!(said, "hello\n");
+}
+
 #[test]
 fn the_comparison_is_complete() {
     if system().is_none() {

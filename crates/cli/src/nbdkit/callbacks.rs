@@ -28,6 +28,7 @@ const fn entry(name: &'static str, can: &'static str, more: &'static [&'static s
 }
 
 const PLUGINS: &[Callbacks] = &[
+    entry("blkio", "WFTZXMuB", &[]),
     entry(
         "data",
         "WFTZzXMuC",

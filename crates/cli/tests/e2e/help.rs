@@ -41,6 +41,7 @@ fn lists_have_one_line_for_each() {
         (
             "sources",
             &[
+                "blkio",
                 "data",
                 "example1",
                 "example2",

@@ -5,35 +5,36 @@
 //! file may change while it is looked at; then the answer is old, as any answer is, but it always
 //! covers whole blocks and never goes back.
 
+use std::os::fd::BorrowedFd;
+
 use block::{Errno, ExtentFlags, ExtentList, Outcome};
 use rustix::{
     fs::{SeekFrom, seek},
     io,
 };
 
-use super::device::OpenFile;
-
 /// Extents per answer: about 30 ms of work at the most.
 const MOST: usize = 16_384;
 
-/// The extents of a range. The answer may end early; with `one` it is a single extent.
-pub(super) fn find(
-    file: &OpenFile,
-    offset: u64,
-    len: u64,
+/// The extents of a range, in whole blocks of so many bytes. The answer may end early; with `one` it is
+/// a single extent. `cannot` is told of a file system that has no answers: all is data then.
+pub(crate) fn find(
+    file: BorrowedFd<'_>,
+    block: u64,
+    (offset, len): (u64, u64),
     one: bool,
+    cannot: &dyn Fn(),
 ) -> Result<ExtentList, block::IoError> {
     let (mut at, end) = (offset, offset + len);
-    let block = u64::from(file.min_block);
     let mut list = ExtentList::new();
     let most = if one { 1 } else { MOST };
     while at < end && list.allocation().len() < most {
-        let data = match seek(&file.data, SeekFrom::Data(at)) {
+        let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => (data - data % block).clamp(at, end),
             // Nothing but a hole from here on, or the file has become shorter.
             Err(io::Errno::NXIO) => end,
             Err(error) => {
-                unknown(file, error)?;
+                unknown(error, cannot)?;
                 list.push(end - at, ExtentFlags::DATA);
                 break;
             }
@@ -43,12 +44,12 @@ pub(super) fn find(
         if at >= end || list.allocation().len() >= most {
             break;
         }
-        let hole = match seek(&file.data, SeekFrom::Hole(at)) {
+        let hole = match seek(file, SeekFrom::Hole(at)) {
             // If the data has gone meanwhile, one block of it keeps us going.
             Ok(hole) => hole.max(at + 1).next_multiple_of(block).min(end),
             Err(io::Errno::NXIO) => end,
             Err(error) => {
-                unknown(file, error)?;
+                unknown(error, cannot)?;
                 end
             }
         };
@@ -59,10 +60,10 @@ pub(super) fn find(
 }
 
 /// A file system that cannot tell: all is data then, and it is not asked again.
-fn unknown(file: &OpenFile, error: io::Errno) -> Outcome {
+fn unknown(error: io::Errno, cannot: &dyn Fn()) -> Outcome {
     match error {
         io::Errno::INVAL | io::Errno::NOTSUP | io::Errno::NOSYS => {
-            file.inode.seek_hole.cannot();
+            cannot();
             Ok(())
         }
         _ => Err(Errno::new(error.raw_os_error()).into()),

@@ -27,7 +27,7 @@
 
 mod device;
 mod evict;
-mod extents;
+pub(crate) mod extents;
 mod inode;
 mod open;
 mod queue;

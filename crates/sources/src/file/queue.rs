@@ -8,7 +8,7 @@
 //! without making the file longer. They are read and written through the page cache, and a write
 //! that was rounded up to a block is cut at the end of the file.
 
-use std::{num::NonZeroU64, rc::Rc, sync::Arc};
+use std::{num::NonZeroU64, os::fd::AsFd, rc::Rc, sync::Arc};
 
 use block::{
     Data, Errno, ExtentFlags, ExtentList, Flags, IoError, Op, Outcome, Pool, Queue, Reactor,
@@ -184,7 +184,10 @@ impl Shared {
         let file = file.clone();
         self.offload(req, move |remote| {
             let one = remote.flags().contains(Flags::REQ_ONE);
-            let list = extents::find(&file, remote.offset(), remote.len(), one)?;
+            let block = u64::from(file.min_block);
+            let range = (remote.offset(), remote.len());
+            let cannot = || file.inode.seek_hole.cannot();
+            let list = extents::find(file.data.as_fd(), block, range, one, &cannot)?;
             remote.give_extents(list);
             Ok(())
         });

@@ -12,12 +12,10 @@ use std::{
     time::Duration,
 };
 
-use block::{
-    Data, Device, Errno, Inbox, Iov, Limits, Local, Op, OpSet, Queue, Reactor, Remote, Request,
-    Result,
-};
+use block::{Device, Errno, Inbox, Limits, Local, OpSet, Queue, Reactor, Request, Result};
 
 use super::{Joined, Settings, Target, lane::Lane, within};
+use crate::relay;
 
 /// See the [module](self).
 pub(super) struct NbdDevice {
@@ -222,41 +220,10 @@ impl Queue for Far {
         // A reactor that is gone drops the request, which then fails.
         self.home.run(move |home| {
             if let Some(lanes) = home.kept::<Lanes>(address(&target)) {
-                relay(home, &lanes, remote);
+                relay::submit(home, remote, |request| lanes.submit(request));
             }
         });
     }
-}
-
-/// Submits a copy of a request that belongs to another reactor.
-fn relay(home: &Reactor, lanes: &Lanes, mut remote: Remote) {
-    let (op, len) = (remote.op(), remote.len());
-    let mut request = home.request(op, remote.offset(), len);
-    request.set_flags(remote.flags());
-    *request.data_mut() = match op {
-        Op::Read => Data::Wanted,
-        Op::Write => {
-            let mut bytes = vec![0; len as usize];
-            remote.read_data(0, &mut bytes);
-            let iov = Iov::of_chunk(home.chunk(bytes.len()), bytes.len());
-            iov.write(0, &bytes);
-            iov.into()
-        }
-        _ => Data::None,
-    };
-    request.intercept(move |mut done| {
-        let outcome = done.take_outcome();
-        if outcome.is_ok() {
-            match std::mem::take(done.data_mut()) {
-                Data::Given(found) => remote.give(found.to_vec()),
-                Data::Extents(extents) => remote.give_extents(extents),
-                _ => {}
-            }
-        }
-        remote.complete(outcome);
-        done.finish();
-    });
-    lanes.submit(request);
 }
 
 /// A device that several clients use: it stays open when one of them closes it.
