@@ -119,20 +119,32 @@ impl Builder {
         finish(context, opened.await).map(AsyncDisk::of)
     }
 
-    fn begin(self) -> Result<(Context, Opened)> {
+    /// Only reads, if it is so or if it was said before.
+    pub(crate) fn read_only_if(mut self, yes: bool) -> Builder {
+        self.read_only |= yes;
+        self
+    }
+
+    /// What is to be opened.
+    pub(crate) fn opening(self) -> Result<Opening> {
         let registry = graph::Registry::standard();
         let spec = registry.resolve(&self.source, &self.filters, &self.words)?;
-        let context = match self.context {
-            Some(context) => context,
-            None => Context::global()?,
-        };
-        let opening = Opening {
+        Ok(Opening {
             source: registry.build(&spec)?.source,
             export: self.export,
             access: match self.read_only {
                 true => Access::ReadOnly,
                 false => Access::ReadWrite,
             },
+        })
+    }
+
+    fn begin(mut self) -> Result<(Context, Opened)> {
+        let context = self.context.take();
+        let opening = self.opening()?;
+        let context = match context {
+            Some(context) => context,
+            None => Context::global()?,
         };
         let opened = context.launch(opening)?;
         Ok((context, opened))

@@ -23,6 +23,8 @@
 //! | [`AsyncDisk`] | async code, on any runtime or none |
 //! | [`Queue`] | many requests at a time from one thread, without an allocation for each |
 //! | [`Context`] | saying which threads the work is done on |
+//! | [`serve`] | being a disk: for virtual machines, by vhost-user-blk |
+//! | [`blkio`] | the devices themselves, by the drivers and the interface of libblkio |
 //!
 //! *Where the work is done.* A disk lives on an event loop of its [`Context`], on a thread of its own
 //! (io_uring, or epoll where that is forbidden). Requests of other threads are handed over in batches;
@@ -46,11 +48,13 @@ mod handle;
 mod home;
 mod port;
 mod queue;
+pub mod serve;
 #[cfg(test)]
 mod tests;
 mod types;
 mod wait;
 
+pub use ::blkio;
 pub use aio::AsyncDisk;
 pub use buffer::Buffer;
 pub use builder::Builder;

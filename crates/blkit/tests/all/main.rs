@@ -6,4 +6,5 @@ mod faces;
 mod mistakes;
 mod model;
 mod runtimes;
+mod serve;
 mod servers;
