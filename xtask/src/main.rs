@@ -50,7 +50,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "capi",
-        about: "the C libraries: libnbd, libblkio (--release, --no-tls, --install PREFIX)",
+        about: "the C libraries: libnbd, libblkio, libblkit (--release, --no-tls, --install PREFIX)",
         run: capi::run,
     },
     Command {

@@ -53,8 +53,21 @@ pub static LIBBLKIO: Library = Library {
     tls: false,
 };
 
+/// Of our own: programs serve disks.
+static LIBBLKIT: Library = Library {
+    name: "libblkit",
+    soname: "libblkit.so.0",
+    header: "blkit.h",
+    pc: "libblkit",
+    description: "Disks of programs for virtual machines",
+    version: env!("CARGO_PKG_VERSION"),
+    package: "blkit-capi-blkit",
+    folder: "capi-blkit",
+    tls: false,
+};
+
 /// All of them.
-pub static ALL: [&Library; 2] = [&LIBNBD, &LIBBLKIO];
+pub static ALL: [&Library; 3] = [&LIBNBD, &LIBBLKIO, &LIBBLKIT];
 
 impl Library {
     /// Where header and linker script are.

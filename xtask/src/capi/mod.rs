@@ -132,7 +132,7 @@ fn parse(words: &[String]) -> Result<Wanted, String> {
     Ok(wanted)
 }
 
-const USAGE: &str = "libraries: libnbd, libblkio [default: all]\n\
+const USAGE: &str = "libraries: libnbd, libblkio, libblkit [default: all]\n\
                      options: [--release | --profile NAME] [--no-tls] \
                      [--install PREFIX [--libdir FOLDER]]";
 

@@ -212,6 +212,14 @@ pub const RULES: &[Rule] = &[
         why: "the C library is a thin, unsafe layer over a safe client, and knows nothing else",
     },
     Rule {
+        name: "capi-blkit-imports",
+        check: Imports {
+            of: &["capi-blkit"],
+            may: Only(&["blkit"]),
+        },
+        why: "a C library is a thin, unsafe layer over one other crate, and knows nothing else",
+    },
+    Rule {
         name: "capi-blkio-imports",
         check: Imports {
             of: &["capi-blkio"],
@@ -384,6 +392,7 @@ pub const RULES: &[Rule] = &[
                 "crates/plugins/",
                 "crates/capi/",
                 "crates/capi-blkio/",
+                "crates/capi-blkit/",
                 "bindings/python/src/memory",
                 "bindings/python/src/descriptor",
                 "crates/exports/src/ublk",

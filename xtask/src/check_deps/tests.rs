@@ -147,6 +147,11 @@ const BAD_PACKAGES: &[(&[&str], &[&str], &str)] = &[
     (&["blkit", "cli"], &["normal:cli"], "faces-imports"),
     (&["capi", "sources"], &["normal:sources"], "capi-imports"),
     (
+        &["capi-blkit", "exports"],
+        &["normal:exports"],
+        "capi-blkit-imports",
+    ),
+    (
         &["capi-blkio", "handle"],
         &["normal:handle"],
         "capi-blkio-imports",
