@@ -67,8 +67,12 @@ pub enum Command {
     /// A Python shell for NBD, as nbdsh is: what 'blkit shell --help' lists
     #[command(disable_help_flag = true)]
     Shell(ToolArgs),
+    /// A disk for virtual machines, by the conventions of vhost-user back-end programs: what 'blkit
+    /// vhost-user-blk --help' lists
+    #[command(disable_help_flag = true)]
+    VhostUserBlk(ToolArgs),
     /// Make links in a directory to call this program by the names of the tools it replaces: nbdkit,
-    /// nbdinfo, nbdcopy, nbdfuse, nbddump, nbddiscard, nbdzero, nbdsh
+    /// nbdinfo, nbdcopy, nbdfuse, nbddump, nbddiscard, nbdzero, nbdsh, vhost-user-blk
     Link {
         /// The directory; it must exist
         #[arg(value_name = "DIR")]
@@ -88,10 +92,18 @@ pub enum Command {
 impl Command {
     /// It reads its command line itself, and sees to its log.
     pub fn is_tool(&self) -> bool {
-        use Command::{Copy, Discard, Dump, Info, Mount, Nbdkit, Shell, Zero};
+        use Command::{Copy, Discard, Dump, Info, Mount, Nbdkit, Shell, VhostUserBlk, Zero};
         matches!(
             self,
-            Nbdkit(_) | Info(_) | Copy(_) | Mount(_) | Dump(_) | Discard(_) | Zero(_) | Shell(_)
+            Nbdkit(_)
+                | Info(_)
+                | Copy(_)
+                | Mount(_)
+                | Dump(_)
+                | Discard(_)
+                | Zero(_)
+                | Shell(_)
+                | VhostUserBlk(_)
         )
     }
 }
@@ -154,6 +166,10 @@ pub struct ServeArgs {
     /// options above is given. May be repeated
     #[arg(long, value_name = "PATH[,KEY=VALUE...]", value_parser = DiskConfig::parse)]
     pub vhost_user: Vec<DiskConfig>,
+
+    /// Tell nothing on standard output
+    #[arg(skip)]
+    pub quiet: bool,
 
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -254,19 +270,23 @@ impl Early {
 /// # Errors
 /// Help or version was asked for, or there is a mistake in it.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, Early> {
-    Cli::try_parse_from(words).map_err(|error| {
-        use clap::error::ErrorKind::{
-            DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
-        };
-        match error.kind() {
-            DisplayHelp | DisplayVersion => Early::Text(error.render().to_string()),
-            DisplayHelpOnMissingArgumentOrSubcommand => Early::Mistake(
-                Error::new(ErrorKind::Config, "what is to be done?")
-                    .hint("'blkit help' lists the commands"),
-            ),
-            _ => Early::Mistake(mistake(&error)),
-        }
-    })
+    let parsed = Cli::try_parse_from(words);
+    parsed.map_err(|error| early(&error, "'blkit help serve' lists the options"))
+}
+
+/// What clap found: help, or a mistake, for which `hint` is the cure if none is nearer.
+pub fn early(error: &clap::Error, hint: &str) -> Early {
+    use clap::error::ErrorKind::{
+        DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+    };
+    match error.kind() {
+        DisplayHelp | DisplayVersion => Early::Text(error.render().to_string()),
+        DisplayHelpOnMissingArgumentOrSubcommand => Early::Mistake(
+            Error::new(ErrorKind::Config, "what is to be done?")
+                .hint("'blkit help' lists the commands"),
+        ),
+        _ => Early::Mistake(mistake(error, hint)),
+    }
 }
 
 /// The help text of the program, or of one of its commands; `None` if there is no such command.
@@ -290,7 +310,7 @@ pub fn commands() -> Vec<String> {
 }
 
 /// A mistake as an error of ours: its first line, and what was meant.
-fn mistake(error: &clap::Error) -> Error {
+fn mistake(error: &clap::Error, hint: &str) -> Error {
     let text = error.to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or("the command line is wrong");
@@ -303,7 +323,7 @@ fn mistake(error: &clap::Error) -> Error {
     let mistake = Error::new(ErrorKind::Config, what);
     match suggestion(error) {
         Some(meant) => mistake.hint(format!("did you mean '{meant}'?")),
-        None => mistake.hint("'blkit help serve' lists the options"),
+        None => mistake.hint(hint),
     }
 }
 

@@ -14,6 +14,7 @@ const NAMES: &[&str] = &[
     "nbddiscard",
     "nbdzero",
     "nbdsh",
+    "vhost-user-blk",
 ];
 
 /// Makes the links in `directory`, and says which. A link to this program that is there already is

@@ -3,8 +3,8 @@
 //! Thin on purpose: the command line is read here, the graph is built by `graph`, clients are
 //! served by `exports`. What is this program's own is the life of the process (`life`, for the
 //! commands `serve` and `nbdkit`), the tools that are clients (`info`, `copy`, `mount`, `dump`, `discard`),
-//! the way to the Python shell (`shell`), the help made from the nodes' schemas (`topics`), and the way
-//! errors are told (`report`).
+//! a back-end program for virtual machines (`vhost_user`), the way to the Python shell (`shell`), the
+//! help made from the nodes' schemas (`topics`), and the way errors are told (`report`).
 //!
 //! Exit status: 0 after a clean stop, 1 for any error, that of the command with `serve --run`.
 
@@ -38,7 +38,7 @@ use args::{Cli, Command};
 type Tool = fn(&str, Vec<OsString>) -> ExitCode;
 
 /// By the names that users know them by, and those they have here.
-const TOOLS: [(&str, &str, Tool); 8] = [
+const TOOLS: [(&str, &str, Tool); 9] = [
     ("nbdkit", "nbdkit", |_, words| nbdkit::main(words)),
     ("nbdinfo", "info", info::main),
     ("nbdcopy", "copy", copy::main),
@@ -47,6 +47,11 @@ const TOOLS: [(&str, &str, Tool); 8] = [
     ("nbddiscard", "discard", discard::discard),
     ("nbdzero", "zero", discard::zero),
     ("nbdsh", "shell", shell::main),
+    (
+        "vhost-user-blk",
+        "vhost-user-blk",
+        vhost_user::program::main,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -93,6 +98,10 @@ fn run(cli: Cli) -> block::Result<ExitCode> {
         Command::Discard(tool) => Ok(discard::discard("blkit discard", tool.words)),
         Command::Zero(tool) => Ok(discard::zero("blkit zero", tool.words)),
         Command::Shell(tool) => Ok(shell::main("blkit shell", tool.words)),
+        Command::VhostUserBlk(tool) => Ok(vhost_user::program::main(
+            "blkit vhost-user-blk",
+            tool.words,
+        )),
         Command::Link { directory } => link::link(&directory),
         Command::Sources => topics::print(&topics::sources(&registry)),
         Command::Filters => topics::print(&topics::filters(&registry)),

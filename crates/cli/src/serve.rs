@@ -65,7 +65,10 @@ pub fn serve(registry: &Registry, options: &ServeArgs) -> Result<ExitCode> {
     }
     match &options.run {
         None => {
-            let text = places.announcement();
+            let text = match options.quiet {
+                true => Vec::new(),
+                false => places.announcement(),
+            };
             let announce = move || {
                 let mut out = io::stdout().lock();
                 out.write_all(&text).and_then(|()| out.flush())

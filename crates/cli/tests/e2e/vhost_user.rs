@@ -234,3 +234,40 @@ fn a_command_is_told_of_the_socket() {
     assert!(told.trim_end().ends_with("/socket"), "{told}");
     assert_eq!(place.names(), [""; 0]);
 }
+
+#[test]
+fn the_program_of_that_name_keeps_the_conventions() {
+    let place = Place::new();
+    crate::bench::run(&mut place.blkit(&["link", "."]));
+    let program = place.path("vhost-user-blk");
+    let told = crate::bench::run(place.command(&program).arg("--print-capabilities"));
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let features: Vec<_> = told["features"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .collect();
+    assert_eq!(features, ["read-only", "blk-file"]);
+    // The descriptor that management software looks for.
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../share/vhost-user/50-blkit-vhost-user-blk.json"
+    );
+    let text = fs::read_to_string(path).expect("reads");
+    let descriptor: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(descriptor["type"], told["type"]);
+    let binary = Path::new(descriptor["binary"].as_str().expect("a path"));
+    assert!(binary.is_absolute() && binary.file_name() == program.file_name());
+    assert!(descriptor["description"].is_string());
+
+    place.sparse("disk.img", 1 << 20);
+    let words = ["--socket-path=v", "--blk-file=disk.img", "--read-only"];
+    let mut server = place.command(&program).args(words).spawn().expect("starts");
+    crate::bench::eventually("it listens", || {
+        UnixStream::connect(place.path("v")).is_ok()
+    });
+    let pid = server.id() as i32;
+    reactor::process::send_signal(pid, reactor::process::TERMINATE).expect("sends");
+    assert!(wait(&mut server).success());
+    assert!(!place.path("v").exists());
+}
