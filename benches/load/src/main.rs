@@ -1,6 +1,7 @@
-//! `blkit-load`: puts load on an NBD server and says what came back.
+//! `blkit-load`: puts load on an NBD server or another disk, and says what came back.
 //!
-//! **What.** `run` keeps a number of requests in flight on a number of connections; `copy` measures
+//! **What.** `run` keeps a number of requests in flight on a number of connections; `disk` does so on
+//! queues of a library or of a vhost-user server ([`disk`]); `copy` measures
 //! a bare socket copy, the yardstick of large transfers; `idle`, `connects` and `hostile` are crowds
 //! for soak tests. Each prints one line of JSON.
 //!
@@ -11,12 +12,13 @@
 //!
 //! **Contract.** Every reply is checked as any careful client would: cookies, ranges, lengths. A
 //! server that breaks the protocol ends the run with an error; error replies are counted.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod args;
 mod connection;
 mod copy;
 mod crowd;
+mod disk;
 mod engine;
 mod hostile;
 mod latency;
@@ -30,13 +32,20 @@ use args::Args;
 use serde_json::Value;
 
 const USAGE: &str = "\
-usage: blkit-load COMMAND (--unix PATH | --tcp HOST:PORT) [OPTION VALUE]...
+usage: blkit-load COMMAND [OPTION VALUE]...
+of NBD: --unix PATH | --tcp HOST:PORT
 
 run       requests until the time is over, or as many as asked for
           --seconds S | --count N, --depth 32, --connections 1, --threads 1, --block-size 4k,
           --rw read|write|mixed, --pattern random|sequential, --range BYTES, --export NAME,
           --mode simple|structured|extended, --checksum 0|1, --busy 0|1, --sample N,
           --send-buffer 2m, --receive-buffer 256k, --seed N
+disk      the same on queues of a disk, through a library of libblkio's interface or our own rings
+          --client blkio (--library libblkio.so.1 --driver virtio-blk-vhost-user --path PATH
+          --properties NAME=VALUE,... (before connecting) --start-properties ... (after it)
+          --wait do-io|fd|poll), or --client ring (--path SOCKET --queue-size 256 --packed 0|1
+          --inflight 0|1); --seconds 1, --count N (of each queue), --depth 32, --queues 1,
+          --block-size 4k, --rw, --pattern, --range, --seed, --verify 0|1
 copy      bare copy over a socket of the same kind, between two processes (no server needed)
           --kind unix|tcp, --direction read|write, --seconds S, --chunk 1m, --send-buffer,
           --receive-buffer
@@ -70,6 +79,7 @@ fn command(words: &[String]) -> Result<Option<Value>> {
     let mut args = Args::parse(rest)?;
     let report = match name.as_str() {
         "run" => Some(engine::run(&engine::Settings::take(&mut args)?, &mut args)?),
+        "disk" => Some(disk::run(&mut args)?),
         "copy" => Some(copy::run(&mut args)?),
         "copy-peer" => copy::peer(&mut args)?,
         "idle" => crowd::idle(&mut args)?,
