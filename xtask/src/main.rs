@@ -45,7 +45,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        about: "measure beside the peers: nbd, micro",
+        about: "measure beside the peers: nbd, tls, vhost-user, micro",
         run: bench::run,
     },
     Command {

@@ -45,7 +45,7 @@ disk      the same on queues of a disk, through a library of libblkio's interfac
           --properties NAME=VALUE,... (before connecting) --start-properties ... (after it)
           --wait do-io|fd|poll), or --client ring (--path SOCKET --queue-size 256 --packed 0|1
           --inflight 0|1); --seconds 1, --count N (of each queue), --depth 32, --queues 1,
-          --block-size 4k, --rw, --pattern, --range, --seed, --verify 0|1
+          --block-size 4k, --rw, --pattern, --range, --seed, --verify 0|1, --linger 0
 copy      bare copy over a socket of the same kind, between two processes (no server needed)
           --kind unix|tcp, --direction read|write, --seconds S, --chunk 1m, --send-buffer,
           --receive-buffer

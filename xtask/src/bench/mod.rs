@@ -1,4 +1,4 @@
-//! `cargo xtask bench nbd|tls|micro`: what blkit and its peers cost, side by side.
+//! `cargo xtask bench nbd|tls|vhost-user|micro`: what blkit and its peers cost, side by side.
 //!
 //! **Why so.** Absolute figures drift with the machine and its neighbours, so every figure is taken
 //! in one run beside those of the peers, in alternation, several times, and the median counts. CPU
@@ -15,6 +15,7 @@ mod report;
 mod rows;
 mod servers;
 mod tls;
+mod vhost_user;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ const USAGE: &str = "\
 usage: cargo xtask bench nbd [--quick | --full] [--rows TEXT] [--seconds S] [--rounds N]
                              [--size MIB] [--output FILE]
        cargo xtask bench tls [--output FILE]
+       cargo xtask bench vhost-user [--quick] [--rows TEXT] [--seconds S] [--rounds N]
+                             [--output FILE]
        cargo xtask bench micro [--output FILE]
 
 Measures the `dist` build, which it makes, or the programs of the folder in BLKIT_PROGRAMS.";
@@ -35,6 +38,7 @@ pub fn run(words: &[String]) -> Result<ExitCode, String> {
     match words.split_first() {
         Some((name, rest)) if name == "nbd" => nbd::run(rest)?,
         Some((name, rest)) if name == "tls" => tls::run(rest)?,
+        Some((name, rest)) if name == "vhost-user" => vhost_user::run(rest)?,
         Some((name, rest)) if name == "micro" => micro::run(rest)?,
         _ => return Err(USAGE.into()),
     }

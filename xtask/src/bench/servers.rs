@@ -24,10 +24,16 @@ pub enum Kind {
     NbdServer,
     /// No server: a bare copy over the same kind of socket.
     Copy,
+    /// qemu-storage-daemon, for disks of virtual machines.
+    Daemon,
+    /// A newer one.
+    NewerDaemon,
+    /// Our null disk on the rust-vmm crates.
+    NullVmm,
 }
 
 impl Kind {
-    /// All servers.
+    /// All servers of NBD.
     pub const ALL: [Kind; 4] = [Kind::Blkit, Kind::Nbdkit, Kind::Qemu, Kind::NbdServer];
 
     /// Name in tables.
@@ -38,6 +44,9 @@ impl Kind {
             Kind::Qemu => "qemu-nbd",
             Kind::NbdServer => "nbd-server",
             Kind::Copy => "bare socket copy",
+            Kind::Daemon => "qemu-storage-daemon",
+            Kind::NewerDaemon => "newer qemu-storage-daemon",
+            Kind::NullVmm => "rust-vmm null",
         }
     }
 
@@ -308,7 +317,7 @@ fn command(
             Some(file) => Some(nbd_server(world, file, place)?),
             None => None,
         },
-        Kind::Copy => None,
+        Kind::Copy | Kind::Daemon | Kind::NewerDaemon | Kind::NullVmm => None,
     })
 }
 

@@ -21,8 +21,8 @@ use std::{
 use serde_json::Value;
 
 use crate::tool;
-pub use libraries::LIBNBD;
 use libraries::{ALL, Library};
+pub use libraries::{LIBBLKIO, LIBNBD};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]

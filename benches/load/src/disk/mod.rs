@@ -71,6 +71,8 @@ struct Settings {
     range: Option<u64>,
     verify: bool,
     seed: u64,
+    /// How long the disk stays open at the end, in seconds.
+    linger: f64,
 }
 
 impl Settings {
@@ -96,6 +98,7 @@ impl Settings {
             range: args.size("range")?,
             verify,
             seed: args.or("seed", 1)?,
+            linger: args.or("linger", 0.0)?,
         };
         let Shape {
             queues,
@@ -158,6 +161,7 @@ pub fn run(args: &mut Args) -> Result<Value> {
     })?;
     let seconds = start.elapsed().as_secs_f64();
     let cpu = (cpu_time() - cpu_before).as_secs_f64();
+    std::thread::sleep(Duration::from_secs_f64(settings.linger));
     Ok(report(&settings, &disk, &totals, seconds, cpu))
 }
 

@@ -30,7 +30,7 @@ impl Pattern {
         self.state ^= self.state >> 27;
         let random = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d);
         let block = if self.random {
-            (u128::from(random) * u128::from(self.blocks) >> 64) as u64
+            ((u128::from(random) * u128::from(self.blocks)) >> 64) as u64
         } else {
             let next = self.next;
             self.next = (next + 1) % self.blocks;
