@@ -98,7 +98,7 @@ main (int argc, char *argv[])
     blkioq_set_completion_fd_enabled (p, true);
     blkioq_read (p, 0, region.addr, 4096, NULL, 0);
     SHOW (blkioq_do_io_interruptible (p, &completion, 1, 1, NULL, &none));
-    SHOW (blkioq_do_io_interruptible (p, &completion, 0, 1, NULL, NULL));
+    SHOW (blkioq_do_io_interruptible (p, NULL, 0, 0, NULL, NULL));
     SHOW (blkioq_do_io (p, &completion, 1, 1, NULL));
     blkioq_flush (p, NULL, 0);
     complete (p, "flush");

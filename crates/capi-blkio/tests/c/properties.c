@@ -11,7 +11,7 @@ static const char *names[] = {
   "needs-mem-regions", "needs-mem-region-fd", "request-alignment", "optimal-io-alignment",
   "optimal-io-size", "buf-alignment", "optimal-buf-alignment", "max-segments", "max-segment-len",
   "max-transfer", "max-write-zeroes-len", "max-discard-len", "discard-alignment",
-  "discard-alignment-offset", "supports-fua-natively", "can-grow", "flush-needed", "zoned",
+  "discard-alignment-offset", "supports-fua-natively", "can-grow", "zoned",
   "max-active-zones", "max-open-zones", "zone-size", "nr-zones", "zone-append-max-bytes",
   "append-support", "max_active_zones", "num_queues", "Driver", "", "nonsense",
 };
