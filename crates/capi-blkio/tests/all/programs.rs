@@ -57,6 +57,13 @@ const DIFFERENCES: &[Difference] = &[
         theirs: "fcntl (r.fd, F_GETFD) : -1 = 0",
         ours: "fcntl (r.fd, F_GETFD) : -1 = 1",
     },
+    // What is missing is said.
+    Difference {
+        program: "regions",
+        driver: VhostUser,
+        theirs: "blkio_map_mem_region (b, &s) = EIO [Bad file descriptor (os error 9)]",
+        ours: "blkio_map_mem_region (b, &s) = EINVAL [the memory region must have a file descriptor]",
+    },
 ];
 
 /// Programs that libblkio can run, too.
