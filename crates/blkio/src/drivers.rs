@@ -4,6 +4,7 @@
 //! enum, and its drivers are generic inside: one `match` for each call.
 
 pub(crate) mod io_uring;
+pub(crate) mod vhost_user;
 pub(crate) mod virtio_blk;
 
 use std::os::fd::BorrowedFd;
@@ -18,12 +19,16 @@ use crate::{
 };
 
 /// The names of the drivers.
-pub(crate) const NAMES: &[&str] = &["io_uring"];
+pub(crate) const NAMES: &[&str] = &["io_uring", "virtio-blk-vhost-user"];
 
 /// A driver of this name.
 pub(crate) fn create(name: &str) -> Result<Box<dyn Driver>> {
     match name {
         "io_uring" => Ok(Box::new(io_uring::IoUring::new()?)),
+        "virtio-blk-vhost-user" => {
+            let connector = vhost_user::VhostUser::default();
+            Ok(Box::new(virtio_blk::VirtioBlk::new(connector)))
+        }
         _ => Err(Error::new(Errno::NOENT, "Unknown driver name")),
     }
 }
@@ -41,7 +46,7 @@ pub(crate) trait Driver: Send {
     fn name(&self) -> &'static str;
 
     /// All its properties, but `driver`.
-    fn properties(&self) -> &'static [Property];
+    fn properties(&self) -> [&'static [Property]; 2];
 
     /// The value of a property of this name, which is readable in this state. Those that the device
     /// changes are read from it anew.
@@ -69,6 +74,8 @@ pub(crate) trait Driver: Send {
 /// The data path: the queue of one of the drivers.
 pub(crate) enum DriverQueue {
     IoUring(io_uring::Queue),
+    VirtioSplit(virtio_blk::Queue<virtio::ring::split::Driver>),
+    VirtioPacked(virtio_blk::Queue<virtio::ring::packed::Driver>),
 }
 
 /// Calls the queue of whichever driver it is.
@@ -76,6 +83,8 @@ macro_rules! each {
     ($self:expr, $queue:ident => $call:expr) => {
         match $self {
             DriverQueue::IoUring($queue) => $call,
+            DriverQueue::VirtioSplit($queue) => $call,
+            DriverQueue::VirtioPacked($queue) => $call,
         }
     };
 }

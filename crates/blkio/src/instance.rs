@@ -146,7 +146,8 @@ impl Blkio {
     /// All properties that there are.
     pub fn properties(&self) -> impl Iterator<Item = &'static Property> + use<> {
         const FIRST: &[Property] = &[DRIVER];
-        FIRST.iter().chain(self.driver.properties())
+        let [common, own] = self.driver.properties();
+        FIRST.iter().chain(common).chain(own)
     }
 
     fn find(&self, name: &str) -> Result<&'static Property> {

@@ -66,7 +66,6 @@ impl MemoryRegion {
     }
 
     /// Its file, if it has one.
-    #[expect(dead_code, reason = "for drivers that share memory")]
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
         // SAFETY: a number that is no open descriptor makes calls with it fail, and no more; the
         // caller of `map` keeps it open.
@@ -74,7 +73,6 @@ impl MemoryRegion {
     }
 
     /// Behind its last byte.
-    #[expect(dead_code, reason = "for drivers that share memory")]
     pub(crate) fn end(&self) -> Result<u64> {
         let end = (self.addr.addr() as u64).checked_add(self.len as u64);
         end.ok_or_else(|| invalid("the memory region wraps around"))

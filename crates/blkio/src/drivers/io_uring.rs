@@ -137,8 +137,8 @@ impl Driver for IoUring {
         "io_uring"
     }
 
-    fn properties(&self) -> &'static [Property] {
-        PROPERTIES
+    fn properties(&self) -> [&'static [Property]; 2] {
+        [PROPERTIES, &[]]
     }
 
     fn get(&mut self, name: &str, _state: State) -> Result<Value> {

@@ -87,21 +87,12 @@ impl World {
         file.set_len(SIZE).expect("a hole");
         let path = self.file().display().to_string();
         let offset = Disk::builder("memory").arg((SIZE + 4096).to_string());
-        let mut all = vec![
+        vec![
             ("memory", Disk::builder("memory").param("size", SIZE)),
             ("file", Disk::builder(path)),
             ("nbd", Disk::builder(self.served.uri())),
             ("filtered", offset.filter("offset").param("offset", 4096)),
-        ];
-        // Not where io_uring is refused.
-        if blkit::blkio::Blkio::new("io_uring").is_ok() {
-            let place = self.place.path().join("blkio.img");
-            let file = std::fs::File::create(&place).expect("creates");
-            file.set_len(SIZE).expect("a hole");
-            let blkio = Disk::builder("blkio").arg("io_uring");
-            all.push(("blkio", blkio.param("path", place.display())));
-        }
-        all
+        ]
     }
 }
 

@@ -1,17 +1,58 @@
 //! What a driver of virtio-blk devices needs of the way to its device.
-#![expect(dead_code, reason = "the drivers come next")]
 
-use std::{ops::RangeInclusive, os::fd::BorrowedFd};
+use std::{
+    ops::RangeInclusive,
+    os::fd::{BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex},
+};
 
-use crate::{MemoryRegion, Result};
+use super::link::Link;
+use crate::{MemoryRegion, Property, Result, Value};
+
+/// A kind of transport, before it is connected: what its driver adds to those of virtio-blk.
+pub(crate) trait Connector: Send {
+    /// The driver's name.
+    fn name(&self) -> &'static str;
+
+    /// Properties of its own.
+    fn properties(&self) -> &'static [Property];
+
+    /// The value of a property of its own.
+    fn get(&self, name: &str) -> Value;
+
+    /// Sets a property of its own that is writable now, to a value of its kind.
+    fn set(&mut self, name: &str, value: Value) -> Result<()>;
+
+    /// Whether the property `fd` can be set.
+    fn takes_fd(&self) -> bool;
+
+    /// What memory regions must be, as far as that is known before there is a device.
+    fn regions(&self) -> RegionRules;
+
+    /// Reaches the device, by a path or by a descriptor. A transport that loses its device says so to
+    /// `link`; a device that is back has the features it was asked for, the memory that was mapped,
+    /// and is started, but no queue: each is announced again by who has it.
+    fn connect(&mut self, to: To, link: &Arc<Link>) -> Result<Arc<Mutex<dyn Transport>>>;
+}
+
+/// Where a device is.
+pub(crate) enum To {
+    /// The property `path`.
+    Path(String),
+    /// The property `fd`, handed over. It is closed if the device cannot be reached.
+    #[expect(
+        dead_code,
+        reason = "vhost-user has no use for it; other transports have"
+    )]
+    Fd(OwnedFd),
+}
 
 /// The way to a device: its control path. All of it may take a while, but has an end: who does not
 /// answer in time is an error.
 ///
 /// The order of calls: `features`, `read_config`, then `accept`; `map` for the driver's own memory,
 /// which has the rings; `setup_queue` for each queue, `start`. Memory is mapped and unmapped, and
-/// configuration read, until the transport is dropped, which stops the device: when that is over, it
-/// does not touch memory any more.
+/// configuration read, until `close`.
 ///
 /// The device sees memory at addresses that the driver chooses (`iova`), within
 /// [`Transport::addresses`]; rings and data alike.
@@ -44,11 +85,21 @@ pub(crate) trait Transport: Send {
     /// And not any more.
     fn unmap(&mut self, iova: u64, region: &MemoryRegion);
 
-    /// Announces a ring.
+    /// Announces a ring. After [`Transport::start`] again for a device that is back.
     fn setup_queue(&mut self, index: u16, setup: &QueueSetup<'_>) -> Result<Box<dyn Kick>>;
 
     /// The device begins.
     fn start(&mut self) -> Result<()>;
+
+    /// Stops a ring, if one can be stopped alone: when this is over, the device does not touch its
+    /// memory any more, nor that of its requests.
+    fn stop_queue(&mut self, index: u16);
+
+    /// Stops the device: when this is over, it does not touch memory any more.
+    fn close(&mut self);
+
+    /// The device does what no device may do: it is not used any more.
+    fn distrust(&mut self);
 }
 
 /// Tells a device of new requests. One call for a batch.
