@@ -38,7 +38,7 @@ impl Server {
             return None;
         };
         let begin = Instant::now();
-        while !socket.exists() {
+        while !testkit::listens(&socket) {
             assert!(
                 begin.elapsed() < Duration::from_secs(20),
                 "the server listens"

@@ -315,19 +315,18 @@ impl Transport for Server {
         }
     }
 
-    fn close(&mut self) {
+    fn close(&mut self) -> Option<JoinHandle<()>> {
         for index in 0..self.queues {
             match self.watcher {
                 Some(_) => self.stop_queue(index),
                 None => break,
             }
         }
-        if let Some((stop, watcher)) = self.watcher.take() {
-            let _ = rustix::io::write(stop.as_fd(), &1u64.to_ne_bytes());
-            // It ends by itself: it may want this server just now.
-            drop(watcher);
-        }
         self.session = None;
+        let (stop, watcher) = self.watcher.take()?;
+        // An event counter that is not full takes this.
+        let _ = rustix::io::write(stop.as_fd(), &1u64.to_ne_bytes());
+        Some(watcher)
     }
 
     fn distrust(&mut self) {

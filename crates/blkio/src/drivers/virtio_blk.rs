@@ -374,7 +374,11 @@ impl<C> Drop for VirtioBlk<C> {
         if let Some(there) = &self.connection {
             let (errno, text) = (Errno::NODEV, c"the disk was closed");
             there.link.gone(Reason { errno, text });
-            lock(&there.transport).close();
+            let watcher = lock(&there.transport).close();
+            if let Some(watcher) = watcher {
+                // It has said whatever there was to say.
+                let _ = watcher.join();
+            }
         }
     }
 }

@@ -94,7 +94,7 @@ main (int argc, char *argv[])
 
   if (polls) {
     p = blkio_get_poll_queue (b, 0);
-    SHOW (blkioq_get_completion_fd (p));
+    SHOW (blkioq_get_completion_fd (p) == -1);
     blkioq_set_completion_fd_enabled (p, true);
     blkioq_read (p, 0, region.addr, 4096, NULL, 0);
     SHOW (blkioq_do_io_interruptible (p, &completion, 1, 1, NULL, &none));

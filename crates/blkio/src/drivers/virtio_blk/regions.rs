@@ -123,6 +123,9 @@ fn check(region: &MemoryRegion, rules: &RegionRules) -> Result<()> {
     if region.len == 0 {
         return Err(invalid("a memory region must have bytes"));
     }
+    if region.addr.is_null() {
+        return Err(invalid("a memory region must have an address"));
+    }
     if !(region.addr.addr() as u64).is_multiple_of(alignment)
         || !(region.len as u64).is_multiple_of(alignment)
     {

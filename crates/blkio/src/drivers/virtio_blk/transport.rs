@@ -4,6 +4,7 @@ use std::{
     ops::RangeInclusive,
     os::fd::{BorrowedFd, OwnedFd},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
 };
 
 use super::link::Link;
@@ -95,8 +96,9 @@ pub(crate) trait Transport: Send {
     /// memory any more, nor that of its requests.
     fn stop_queue(&mut self, index: u16);
 
-    /// Stops the device: when this is over, it does not touch memory any more.
-    fn close(&mut self);
+    /// Stops the device: when this is over, it does not touch memory any more. A thread that watched
+    /// it is to be joined when nobody holds the transport: it may want that once more.
+    fn close(&mut self) -> Option<JoinHandle<()>>;
 
     /// The device does what no device may do: it is not used any more.
     fn distrust(&mut self);
