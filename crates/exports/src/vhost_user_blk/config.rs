@@ -99,6 +99,7 @@ impl Options {
             required: proto::feature::VERSION_1,
             protocol: protocol::MQ
                 | protocol::LOG_SHMFD
+                | protocol::BACKEND_REQ
                 | protocol::REPLY_ACK
                 | protocol::CONFIG
                 | protocol::INFLIGHT_SHMFD

@@ -19,6 +19,7 @@
 //! * A front-end that may not attach ([`Sharing`]) is turned away at once.
 //! * Where the guest does not know of a cache, every write is durable before it is answered.
 
+mod channel;
 mod config;
 mod dirty;
 mod guest;

@@ -1,9 +1,11 @@
 //! One connection: what the front-end says, and what is done about it.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,12 +19,13 @@ use virtio::{
     blk::{Config, Parser, SECTOR, feature, has},
     vhost_user::{
         Backend, ConfigRange, Event, Outgoing, Refused, Violation, VringFd, VringSetup,
-        proto::MAX_PAYLOAD,
+        proto::{MAX_PAYLOAD, protocol},
     },
 };
 
 use super::{
     Export,
+    channel::Channel,
     memory::GuestSpace,
     remote::{Durability, Remote, Shared},
     sharing::Seat,
@@ -76,6 +79,9 @@ struct Session {
     read_only: bool,
     space: GuestSpace,
     slots: Vec<Slot>,
+    reactor: Reactor,
+    /// Where the front-end is told of changes.
+    channel: Rc<RefCell<Option<Channel>>>,
     /// Keeps the disk's size what it is.
     _events: Subscription,
 }
@@ -101,12 +107,17 @@ impl Session {
             write_through: AtomicBool::new(true),
             durability: Durability::of(&limits),
         });
-        let told = shared.clone();
+        let channel: Rc<RefCell<Option<Channel>>> = Rc::default();
+        let (told, by) = (shared.clone(), channel.clone());
         let events = export.device.subscribe(
             reactor,
             Box::new(move |_| {
-                let size = told.export.device.limits().size;
-                told.capacity.store(size / SECTOR, Ordering::Release);
+                let capacity = told.export.device.limits().size / SECTOR;
+                // Rings know before the guest does.
+                let changed = told.capacity.swap(capacity, Ordering::AcqRel) != capacity;
+                if let (true, Some(channel)) = (changed, &*by.borrow()) {
+                    channel.config_changed();
+                }
             }),
         );
         Session {
@@ -118,6 +129,8 @@ impl Session {
             read_only,
             space: GuestSpace::default(),
             slots: (0..offer.queues).map(|_| Slot::default()).collect(),
+            reactor: reactor.clone(),
+            channel,
             _events: events,
         }
     }
@@ -285,6 +298,12 @@ impl Session {
                     Ok(())
                 };
                 self.at(index, set).await
+            }
+            Event::SetBackendReqFd(fd) => {
+                let acks = self.backend.protocol() & protocol::REPLY_ACK != 0;
+                let channel = Channel::open(&self.reactor, fd, acks)?;
+                self.channel.replace(Some(channel));
+                Ok(())
             }
             // Of features that are not offered.
             _ => return Err(Refused::Unsupported),

@@ -11,4 +11,5 @@ mod simulated;
 mod suites;
 mod vhost_user_blk;
 mod vhost_user_guests;
+mod vhost_user_moves;
 mod vhost_user_sharing;

@@ -58,6 +58,16 @@ const QUEUES: u16 = 8;
 /// Where guest memory begins, for the guest.
 const GUEST: u64 = 0x1_0000_0000;
 
+/// Reads, and again if a signal came meanwhile: the process may be stopped for a while.
+pub fn received(mut socket: &UnixStream, bytes: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.read(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// The control side of a guest: blocking, as a small program would have it.
 pub struct Control {
     pub socket: UnixStream,
@@ -101,11 +111,7 @@ impl Control {
         loop {
             self.flush();
             let mut bytes = vec![0; self.front.wanted()];
-            let n = match self.socket.read(&mut bytes) {
-                // The process was stopped for a while.
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                n => n.expect("an answer"),
-            };
+            let n = received(&self.socket, &mut bytes).expect("an answer");
             assert!(n > 0, "the server has closed the connection");
             let got = self.front.input(&bytes[..n], [], &mut self.out);
             if let Some(event) = got.expect("no violation").1 {

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    io::Read,
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::Path,
     process::{Command, Stdio},
@@ -25,17 +24,17 @@ use rustix::{
 };
 use testkit::MemoryDisk;
 use virtio::{
-    blk::{Operation, Requests, Status, feature},
+    blk::{Operation, Reply, Requests, Status, feature},
     inflight,
     memory::{Region, RegionMap},
-    ring::{AddressKind, DriverRing, RingAreas, RingConfig, split},
+    ring::{AddressKind, Buffer, DriverRing, RingAreas, RingConfig, split},
     vhost_user::{
         FrontEvent, InflightArea, MemoryRegion, Message, VringAddress, VringFd, VringState,
         proto::feature::{PROTOCOL_FEATURES, VERSION_1},
     },
 };
 
-use crate::vhost_user_blk::{ALL, Control, Served, export};
+use crate::vhost_user_blk::{ALL, Control, Served, export, received};
 
 const SIZE: u64 = 1 << 20;
 
@@ -43,7 +42,7 @@ const SIZE: u64 = 1 << 20;
 pub struct Guest {
     pub control: Control,
     memory: OwnedFd,
-    region: Region,
+    pub region: Region,
     ring: split::Driver,
     requests: Requests,
     kick: OwnedFd,
@@ -57,7 +56,11 @@ const AT_REQUESTS: usize = 0x1_0000;
 
 impl Guest {
     pub fn new(socket: UnixStream) -> Guest {
-        let control = Control::connect(socket, ALL);
+        Guest::with_protocol(socket, ALL)
+    }
+
+    pub fn with_protocol(socket: UnixStream, protocol: u64) -> Guest {
+        let control = Control::connect(socket, protocol);
         let memory = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
         ftruncate(&memory, LEN).unwrap();
         let region = Region::map(0, 0, &memory, 0, LEN).unwrap();
@@ -86,9 +89,7 @@ impl Guest {
 
     /// Tells the back-end of features, memory and log.
     fn introduce(&mut self) {
-        let wanted = VERSION_1 | PROTOCOL_FEATURES | 1 << feature::FLUSH;
-        // A read-only disk has nothing to flush.
-        let features = wanted & self.control.offered();
+        let features = self.features();
         self.control.does(Message::SetFeatures(features));
         let told = MemoryRegion {
             guest_addr: 0,
@@ -106,6 +107,12 @@ impl Guest {
         };
         let log = self.log.try_clone().unwrap();
         self.control.does(Message::SetInflightFd(area, log));
+    }
+
+    /// What it uses. A read-only disk has nothing to flush.
+    pub fn features(&self) -> u64 {
+        let wanted = VERSION_1 | PROTOCOL_FEATURES | 1 << feature::FLUSH;
+        wanted & self.control.offered()
     }
 
     /// The same guest, with another back-end.
@@ -160,9 +167,17 @@ impl Guest {
     }
 
     pub fn submit(&mut self, slot: u16, operation: Operation<'_>) {
+        self.submit_with(slot, operation, &[]);
+    }
+
+    pub fn reply(&self, slot: u16) -> Reply {
+        self.requests.reply(slot)
+    }
+
+    pub fn submit_with(&mut self, slot: u16, operation: Operation<'_>, data: &[Buffer]) {
         let mut buffers = Vec::new();
         self.requests
-            .make(slot, &operation, &[], &mut buffers)
+            .make(slot, &operation, data, &mut buffers)
             .unwrap();
         self.ring.add(&buffers, slot.into()).unwrap();
         if self.ring.publish() {
@@ -360,7 +375,7 @@ fn memory_that_is_cut_off_ends_one_connection() {
         other.id();
         ftruncate(&guest.memory, 0).unwrap();
         rustix::io::write(&guest.kick, &1u64.to_ne_bytes()).unwrap();
-        let end = guest.control.socket.read(&mut [0]);
+        let end = received(&guest.control.socket, &mut [0]);
         assert_eq!(end.unwrap(), 0, "the server closes the connection");
         assert_eq!(&other.id()[..6], b"serial");
     });

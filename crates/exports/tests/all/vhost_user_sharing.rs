@@ -1,7 +1,6 @@
 //! Who may attach to a vhost-user-blk export, and when.
 
 use std::{
-    io::Read,
     os::unix::net::UnixStream,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,7 +13,7 @@ use testkit::MemoryDisk;
 use virtio::blk::{Operation, feature};
 
 use crate::{
-    vhost_user_blk::Served,
+    vhost_user_blk::{Served, received},
     vhost_user_guests::{Guest, Parking, ParkingDisk, with_server},
 };
 
@@ -30,10 +29,10 @@ fn of(device: Arc<dyn Device>, sharing: Sharing) -> Arc<Export> {
     Export::new(device, options)
 }
 
-fn is_turned_away(mut socket: UnixStream) -> bool {
+fn is_turned_away(socket: UnixStream) -> bool {
     let wait = Some(Duration::from_secs(20));
     socket.set_read_timeout(wait).unwrap();
-    matches!(socket.read(&mut [0]), Ok(0))
+    matches!(received(&socket, &mut [0]), Ok(0))
 }
 
 fn writes(guest: &Guest) -> bool {
@@ -132,7 +131,7 @@ fn a_server_that_stops_ends_what_it_has_and_takes_nobody() {
         }
         disk.stop();
         for guest in &mut guests {
-            assert_eq!(guest.control.socket.read(&mut [0]).unwrap(), 0);
+            assert_eq!(received(&guest.control.socket, &mut [0]).unwrap(), 0);
         }
         assert!(is_turned_away(served.connect(&disk)));
         let end = Instant::now() + Duration::from_secs(20);
